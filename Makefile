@@ -1,0 +1,24 @@
+# Two commands for a fresh machine with Python 3.11 or newer; both say what they download before they do.
+#   make demo    build, prove and run the digits example, then run its bundle without PyTorch
+#   make test    lint, types, tests
+# Variables: PYTHON (python3), JOBS (2 test processes), TORCH_INDEX (where Linux finds the CPU build of PyTorch;
+# "none" asks only your own pip configuration).
+
+PYTHON ?= python3
+JOBS ?= 2
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+export JOBS TORCH_INDEX
+
+.PHONY: help demo test clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+demo:
+	@$(PYTHON) scripts/demo.py
+
+test:
+	@$(PYTHON) scripts/check.py
+
+clean:
+	@rm -rf .venv .venv-run build/digits.port build/digits.report.json

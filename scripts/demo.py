@@ -1,0 +1,51 @@
+"""`make demo`: build, prove and run the digits example, then run its bundle where no PyTorch is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import environment
+from environment import ROOT
+
+if TYPE_CHECKING:
+    from environment import Environment
+
+BUNDLE = "build/digits.port"
+PICTURE = "examples/digits/seven.png"
+
+
+def main() -> None:
+    """Run the demo; a failing command ends it with that command's exit code."""
+    environment.ensure(environment.BUILD)
+    print("1. With PyTorch: build the bundle, and prove it against the model.\n")
+    (ROOT / BUNDLE).parent.mkdir(exist_ok=True)
+    _anyport(environment.BUILD, "build", "examples/digits", "-o", BUNDLE, "--force")
+    environment.ensure(environment.RUN)
+    print("2. Without PyTorch: prove it again, and run it.\n")
+    _refuse_torch(environment.RUN)
+    _anyport(environment.RUN, "verify", BUNDLE)
+    _anyport(environment.RUN, "run", BUNDLE, PICTURE)
+
+
+def _anyport(where: Environment, *words: str) -> None:
+    print(f"$ {where.folder}/bin/anyport {' '.join(words)}", flush=True)
+    done = subprocess.run(
+        [str(where.program("anyport")), *words], stdin=subprocess.DEVNULL, check=False, cwd=ROOT
+    )
+    if done.returncode:
+        sys.exit(done.returncode)
+    print(flush=True)
+
+
+def _refuse_torch(where: Environment) -> None:
+    probe = "import importlib.util as u; print(*(n for n in ('onnx', 'torch') if u.find_spec(n)))"
+    command = [str(where.program("python")), "-c", probe]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if found:
+        sys.exit(f"{where.folder} has {found} installed, so it proves nothing: remove it and try again")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""``MODEL_CARD.md``: what a person wants to know about a bundle, with YAML front matter for tools."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anyport.bundle import Manifest
+
+
+def model_card(manifest: Manifest, proof_lines: Sequence[str]) -> str:
+    """Write the model card of a bundle.
+
+    Args:
+        manifest: Of the bundle, complete but for its files.
+        proof_lines: What was compared, a line each.
+    """
+    facts = manifest.model
+    lines = ["---", *_front_matter(manifest), "---", "", f"# {facts.name} {facts.version}", ""]
+    if facts.description:
+        lines += [facts.description, ""]
+    for name, part in manifest.parts.items():
+        lines += [f"## Part `{name}`", "", "| tensor | | |", "|---|---|---|"]
+        lines += [f"| `{n}` | input | `{text}` |" for n, text in part.inputs.items()]
+        lines += [f"| `{n}` | output | `{text}` |" for n, text in part.outputs.items()]
+        lines += [f"| `{n}` | dim | `{text}` |" for n, text in part.dims.items()]
+        lines.append("")
+    lines += ["## Proof", "", *(f"- {line}" for line in proof_lines), ""]
+    lines += ["Re-verify it anywhere, without PyTorch: `anyport verify " + f"{facts.name}.port`.", ""]
+    lines += ["## Made with", "", *_table(manifest.provenance.packages), ""]
+    return "\n".join(lines)
+
+
+def _front_matter(manifest: Manifest) -> list[str]:
+    facts = manifest.model
+    tags = ["anyport", "onnx", *([manifest.task] if manifest.task else [])]
+    entries: dict[str, object] = {
+        "license": facts.license,
+        "library_name": "anyport",
+        "tags": tags,
+        "name": facts.name,
+        "version": facts.version,
+        "author": facts.author,
+        "created": facts.created,
+        "trained_at": facts.trained_at,
+        "source": manifest.provenance.source,
+    }
+    # a JSON value is a YAML value, and needs no quoting rules of its own
+    return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items() if value]
+
+
+def _table(packages: Mapping[str, str]) -> list[str]:
+    return ["| package | version |", "|---|---|", *(f"| {n} | {v} |" for n, v in sorted(packages.items()))]

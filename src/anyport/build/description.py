@@ -1,0 +1,193 @@
+"""`Description`: what the user says about a model, in ``anyport.toml`` or as options; the same words."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from anyport.bundle import convert_tree
+from anyport.errors import BundleError, UsageError
+from anyport.recipe import Signature
+from anyport.tensors import Dim, TensorSpec, dim, tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+FILE_NAME: Final = "anyport.toml"
+_MAX_BYTES: Final = 1 << 20
+_NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_VERSION: Final = re.compile(r"^\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?$")
+_DATE: Final = re.compile(r"^\d{4}-\d{2}-\d{2}$")
+
+
+class ModelTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[model]``: what it is and where it comes from.
+
+    Attributes:
+        source: ``file.py:function``, ``package.module:function``, or a Hugging Face id or folder.
+        name: Of the bundle; the source's own name when left out.
+        version: A semantic version.
+        task: What the bundle offers; without one, tensors in and tensors out.
+        description: One sentence for the model card.
+        author: Who answers for the model.
+        license: An SPDX identifier.
+        trained_at: A date, ``2026-11-20``.
+    """
+
+    source: str
+    name: str | None = None
+    version: str = "0.1.0"
+    task: str | None = None
+    description: str = ""
+    author: str = ""
+    license: str = ""
+    trained_at: str = ""
+
+
+class CasesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[cases]``: the user's own inputs; ``function`` is ``file.py:function``."""
+
+    function: str
+
+
+class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a user says about a model; see the attributes of the tables.
+
+    Attributes:
+        model: ``[model]``.
+        inputs: ``[inputs]``: name -> ``float32[batch, 3, height, width]``.
+        outputs: ``[outputs]``: name -> notation.
+        dims: ``[dims]``: name -> ``1..64`` or ``64..1024:32``.
+        arguments: ``[arguments]``: other arguments of ``forward``, fixed in the graph.
+        cases: ``[cases]``.
+        settings: ``[settings]`` of the task.
+    """
+
+    model: ModelTable
+    inputs: dict[str, str] = {}
+    outputs: dict[str, str] = {}
+    dims: dict[str, str] = {}
+    arguments: dict[str, Any] = {}
+    cases: CasesTable | None = None
+    settings: dict[str, Any] = {}
+
+
+def read_description(path: Path) -> Description:
+    """Read an ``anyport.toml``.
+
+    Raises:
+        UsageError: It is not there, no TOML, or has an unknown or wrong key.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UsageError(f"{path.name} is larger than {_MAX_BYTES} bytes")
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise UsageError(f"{path.name} cannot be read: {err.strerror}", where=str(path)) from err
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise UsageError(f"{path.name} is no TOML: {err}") from err
+    return describe(content, path.name)
+
+
+def describe(content: Mapping[str, Any], what: str) -> Description:
+    """Turn nested dicts into a `Description` and check what its types cannot.
+
+    Raises:
+        UsageError: A key is unknown (with the nearest known one), or a value is not understood.
+    """
+    try:
+        description = convert_tree(_with_dates_as_text(content), Description, what)
+    except BundleError as err:
+        raise UsageError(err.what, where=err.where) from err
+    model = description.model
+    if model.name is not None and not _NAME.match(model.name):
+        raise UsageError(f"name '{model.name}' is not 1 to 64 letters, digits, '.', '_' and '-'")
+    if not _VERSION.match(model.version):
+        raise UsageError(f"version '{model.version}' is no semantic version", do="write it as 1.0.0")
+    if model.trained_at and not _DATE.match(model.trained_at):
+        raise UsageError(f"trained_at '{model.trained_at}' is no date", do="write it as 2026-11-20")
+    signature_of(description)
+    return description
+
+
+def _with_dates_as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_dates_as_text(item) for key, item in value.items()}
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def signature_of(description: Description) -> Signature | None:
+    """Return the declared inputs and outputs; ``None`` if neither is declared.
+
+    Raises:
+        UsageError: A notation is not understood, or an axis has no dim, or a dim no axis.
+    """
+    if not description.inputs and not description.outputs:
+        return None
+    inputs = tuple(tensor(name, text) for name, text in description.inputs.items())
+    outputs = tuple(tensor(name, text) for name, text in description.outputs.items())
+    dims = {name: dim(name, text) for name, text in description.dims.items()}
+    _check_dims(inputs, dims)
+    both = {spec.name for spec in inputs} & {spec.name for spec in outputs}
+    if both:
+        raise UsageError(f"'{min(both)}' is both an input and an output", do="give the output another name")
+    return Signature(inputs, outputs, dims, dict(description.arguments))
+
+
+def _check_dims(inputs: Iterable[TensorSpec], dims: Mapping[str, Dim]) -> None:
+    used: set[str] = set()
+    for spec in inputs:
+        for axis in spec.axes:
+            if axis.names and axis.name is None:
+                raise UsageError(
+                    f"axis '{axis}' of input '{spec.name}' is computed; only outputs may have such axes"
+                )
+            if axis.name is not None and axis.name not in dims:
+                raise UsageError(
+                    f"axis '{axis.name}' of input '{spec.name}' has no dim",
+                    do=f'say which sizes it may have: {axis.name} = "1..64" under [dims], '
+                    f"or --dim {axis.name}=1..64",
+                )
+            used |= axis.names
+    unused = sorted(set(dims) - used)
+    if unused:
+        raise UsageError(f"dim '{unused[0]}' is not an axis of any input")
+
+
+def pairs(options: Iterable[str], option: str) -> dict[str, str]:
+    """Read ``NAME=VALUE`` options.
+
+    >>> pairs(["batch=1..64"], "--dim")
+    {'batch': '1..64'}
+
+    Raises:
+        UsageError: There is no ``=``, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise UsageError(f"{option} '{text}' is not understood", do=f"write {option} NAME=VALUE")
+        if name.strip() in found:
+            raise UsageError(f"{option} names '{name.strip()}' twice")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def toml_values(options: Iterable[str], option: str) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` options whose values are TOML, or else plain text.
+
+    >>> toml_values(["size=[8, 8]", "mode=L"], "--set")
+    {'size': [8, 8], 'mode': 'L'}
+    """
+    values: dict[str, Any] = {}
+    for name, text in pairs(options, option).items():
+        try:
+            values[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[name] = text
+    return values

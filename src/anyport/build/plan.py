@@ -1,0 +1,109 @@
+"""`BuildPlan`: what a build will do, printable before it does anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from anyport.build.description import FILE_NAME, Description, read_description, signature_of
+from anyport.errors import UsageError
+from anyport.graph.convert import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
+from anyport.source import SourceRequest
+from anyport.verify import Gates
+
+ALLOWED: Final = ("failed", "inconclusive")  # what a user may allow by name
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """How a build is done, apart from the model itself.
+
+    Attributes:
+        opset: The ONNX opset that is written.
+        max_case_bytes: The largest inputs of one case of the verification.
+        max_cases: How many cases there are at most.
+        seed: Of the random cases.
+        gates: The user's own limits, beside the derived tolerance.
+        allow: Verdicts that do not stop the build: ``inconclusive``, ``failed``. The manifest says so.
+        force: Replace an existing output.
+        source_date_epoch: Seconds since 1970 that stand for the time of creation; ``None`` is now.
+        command: The words the user typed, for the provenance.
+    """
+
+    opset: int = DEFAULT_OPSET
+    max_case_bytes: int = 64 << 20
+    max_cases: int = 40
+    seed: int = 0
+    gates: Gates = field(default_factory=Gates)
+    allow: frozenset[str] = frozenset()
+    force: bool = False
+    source_date_epoch: int | None = None
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done, before anything is loaded."""
+        if not MIN_OPSET <= self.opset <= MAX_OPSET:
+            raise UsageError(f"opset {self.opset} cannot be written: {MIN_OPSET}..{MAX_OPSET} can")
+        if self.max_cases < 1 or self.max_case_bytes < 1:
+            raise UsageError("max_cases and max_case_bytes must be 1 or more")
+        for word in self.allow:
+            if word not in ALLOWED:
+                raise UsageError(f"--allow '{word}' is not one of {', '.join(ALLOWED)}")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """A description, the folder its files are in, where the result goes, and how."""
+
+    description: Description
+    folder: Path
+    output: Path
+    settings: BuildSettings
+
+    def __str__(self) -> str:
+        """Return one line per step."""
+        model = self.description.model
+        lines = [
+            f"source    {model.source}",
+            f"export    opset {self.settings.opset}",
+            *(f"          input  {name} = {text}" for name, text in self.description.inputs.items()),
+            *(f"          output {name} = {text}" for name, text in self.description.outputs.items()),
+            *(f"          dim    {name} = {text}" for name, text in self.description.dims.items()),
+            f"verify    at most {self.settings.max_cases} cases of {self.settings.max_case_bytes >> 20} MiB",
+            f"write     {self.output.name}" + ("  (an existing one is replaced)" if self.settings.force else ""),
+        ]
+        return "\n".join(lines)
+
+    @property
+    def request(self) -> SourceRequest:
+        """The source, as the source room takes it."""
+        cases = self.description.cases
+        return SourceRequest(
+            text=self.description.model.source,
+            folder=self.folder,
+            signature=signature_of(self.description),
+            cases=cases.function if cases else None,
+        )
+
+
+def locate(target: str) -> tuple[Description | None, Path]:
+    """Find what a target means: a project folder or its ``anyport.toml``, or a source.
+
+    Returns:
+        The description (``None`` for a source), and the folder that relative files are in.
+
+    Raises:
+        UsageError: The ``anyport.toml`` is wrong, or an existing folder is neither project nor checkpoint.
+    """
+    path = Path(target)
+    if path.is_dir() and (path / FILE_NAME).is_file():
+        return read_description(path / FILE_NAME), path
+    if path.is_file() and path.suffix == ".toml":
+        return read_description(path), path.parent
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise UsageError(
+            f"'{target}' has neither an {FILE_NAME} nor the config.json of a checkpoint",
+            do=f"write {target.rstrip('/')}/{FILE_NAME}; docs/build.md shows one",
+        )
+    return None, Path()

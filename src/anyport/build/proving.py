@@ -1,0 +1,100 @@
+"""One exported part held against PyTorch: all three legs, and the answers that a bundle keeps as proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from anyport.graph.expectations import expected_weights
+from anyport.graph.initializers import read_initializers
+from anyport.runtime import open_session
+from anyport.verify import (
+    PartSpec,
+    SweepSettings,
+    account_weights,
+    compare,
+    plan_cases,
+    typical_case,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from anyport.build.plan import BuildSettings
+    from anyport.cases import Case
+    from anyport.graph.capture import Capture
+    from anyport.recipe import Part
+    from anyport.verify import Answer, Reference, Verdict
+
+VARIANT: Final = "fp32"  # what an export is called
+
+
+@dataclass(slots=True)
+class Recorder:
+    """A reference that keeps its answers, as long as they fit the budget of a proof.
+
+    Attributes:
+        reference: Who answers.
+        budget_bytes: For the outputs and the given inputs of all cases.
+        kept: Case and answer, in order.
+        omitted: The names of cases that did not fit.
+    """
+
+    reference: Reference
+    budget_bytes: int
+    kept: list[tuple[Case, Answer]] = field(default_factory=list)
+    omitted: list[str] = field(default_factory=list)
+
+    def answer(self, case: Case) -> Answer:
+        """Return the reference's answer."""
+        answer = self.reference.answer(case)
+        arrays = [*answer.outputs.values(), *case.stored.values()]
+        size_bytes = sum(array.nbytes for array in arrays)
+        if size_bytes <= self.budget_bytes:
+            self.budget_bytes -= size_bytes
+            self.kept.append((case, answer))
+        else:
+            self.omitted.append(case.name)
+        return answer
+
+
+def prove(
+    part: Part, captured: Capture, model: Path, recorder: Recorder, settings: BuildSettings
+) -> Verdict:
+    """Compare the file ``model`` with PyTorch.
+
+    Raises:
+        SourceError: PyTorch itself cannot run a planned case.
+    """
+    signature = part.signature
+    spec = PartSpec(part.name, VARIANT, signature.inputs, signature.outputs, signature.dims)
+    sweep = SweepSettings(
+        max_case_bytes=settings.max_case_bytes,
+        max_cases=settings.max_cases,
+        seed=settings.seed,
+        seen_sizes={name: frozenset({size}) for name, size in captured.sizes.items()},
+    )
+    plan = plan_cases(signature.inputs, signature.dims, sweep, given_cases(part))
+    session = open_session(model)
+    try:
+        verdict = compare(recorder, session, plan, spec, settings.gates)
+    finally:
+        session.close()
+    account = account_weights(expected_weights(captured.program), read_initializers(model))
+    return verdict.with_leg(account.leg())
+
+
+def given_cases(part: Part) -> list[Case]:
+    """Return the user's own cases.
+
+    Raises:
+        InputError: One does not fit the inputs of the part.
+    """
+    if part.given is None:
+        return []
+    feeds: list[Mapping[str, object]] = list(part.given())
+    return [
+        typical_case(f"given {number}", arrays, part.signature.inputs, part.signature.dims)  # type: ignore[arg-type]
+        for number, arrays in enumerate(feeds, start=1)
+    ]

@@ -1,0 +1,254 @@
+"""The whole way: a plan in, a sealed bundle out. Nothing is left half-written, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from anyport.build.card import model_card
+from anyport.build.proof import proof_of
+from anyport.build.provenance import created_at, provenance_of
+from anyport.build.proving import VARIANT, Recorder, prove
+from anyport.bundle import (
+    FORMAT,
+    GraphEntry,
+    Manifest,
+    ModelFacts,
+    PartEntry,
+    Staging,
+    Step,
+    VariantEntry,
+    seal_bundle,
+    write_proof,
+)
+from anyport.graph.capture import capture
+from anyport.graph.convert import convert
+from anyport.graph.storing import Graph, StoreOptions, store
+from anyport.source import TorchReference, find_model
+from anyport.task import check_settings
+from anyport.verify import Status, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from anyport.build.plan import BuildPlan
+    from anyport.recipe import Model, Part, Signature
+
+Progress = "Callable[[str, str], None]"
+PROOF_BYTES: Final = 19_000_000  # the arrays of a proof; with its cases it stays under 20 MB
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenPart:
+    """One part after export and verification, in the staging folder.
+
+    Attributes:
+        part: What was exported.
+        graph: Its files.
+        verdict: What the comparison found.
+        recorder: The reference's answers.
+    """
+
+    part: Part
+    graph: Graph
+    verdict: Verdict
+    recorder: Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build made.
+
+    Attributes:
+        path: The bundle.
+        manifest: Of the bundle.
+        digest: sha256 of the manifest, which holds the digests of all other files.
+        verdicts: One per part.
+    """
+
+    path: Path
+    manifest: Manifest
+    digest: str
+    verdicts: tuple[Verdict, ...]
+
+
+def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
+    """Carry out a plan.
+
+    Args:
+        plan: From `BuildPlan`.
+        progress: Called with the step's name and one line, as each step ends.
+
+    Raises:
+        AnyportError: Anything that stops a build; the output is then as it was before.
+    """
+    started_s = time.monotonic()
+    with Staging.open(plan.output, force=plan.settings.force) as staging:
+        model = load_model(plan, progress)
+        proven = []
+        for part in model.parts:
+            folder = staging.folder / "parts" / part.name / VARIANT
+            folder.mkdir(parents=True)
+            proven.append(export_and_prove(part, folder / "model.onnx", plan, progress))
+        manifest, digest = _seal(staging.folder, model, proven, plan)
+        staging.commit()
+    size_mb = sum(entry.size_bytes for entry in manifest.files) / 1e6
+    progress("bundle", f"{plan.output.name}   {len(manifest.files)} files, {size_mb:.1f} MB   sha256 {digest[:12]}…")
+    result = BuildResult(plan.output, manifest, digest, tuple(p.verdict for p in proven))
+    _write_report(result, time.monotonic() - started_s)
+    return result
+
+
+def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
+    """Load the model and lay the user's words over what the recipe says."""
+    table = plan.description.model
+    model = find_model(plan.request)
+    task = table.task or model.task
+    settings = dict(model.settings) | plan.description.settings
+    check_settings(task, settings, model.parts[0].signature.inputs if model.parts else ())
+    model = replace(model, name=table.name or model.name, task=task, settings=settings)
+    n_parameters = sum(p.numel() for part in model.parts for p in part.module.parameters())
+    progress("source", f"{model.name}, {n_parameters / 1e6:.2f} M parameters   {model.source}")
+    return model
+
+
+def export_and_prove(
+    part: Part, path: Path, plan: BuildPlan, progress: Callable[[str, str], None]
+) -> ProvenPart:
+    """Export one part to ``path`` and compare the file with PyTorch.
+
+    Raises:
+        MismatchError: The verdict is not a pass, and was not allowed by name.
+    """
+    captured = capture(part)
+    for warning in captured.warnings:
+        progress("warning", warning)
+    converted = convert(captured, part, plan.settings.opset)
+    options = StoreOptions(metadata=graph_metadata(plan, part), producer_version=_version())
+    graph = store(converted, path, options)
+    (path.parent / "modules.json").write_bytes(converted.modules.encode())
+    axes = ", ".join(f"{name} {dim}" for name, dim in part.signature.dims.items()) or "none"
+    progress("export", f"{part.name}   {graph.n_nodes} nodes, opset {graph.opset}   dynamic axes: {axes}")
+    recorder = Recorder(TorchReference(part), PROOF_BYTES)
+    verdict = prove(part, captured, path, recorder, plan.settings)
+    progress("verify", verdict.summary())
+    if not is_allowed(verdict, plan):
+        verdict.raise_if_bad()
+    return ProvenPart(part, graph, verdict, recorder)
+
+
+def is_allowed(verdict: Verdict, plan: BuildPlan) -> bool:
+    """Say whether the user allowed a verdict that is no pass, by its name."""
+    words = {Status.FAIL: "failed", Status.INCONCLUSIVE: "inconclusive"}
+    return words.get(verdict.status) in plan.settings.allow
+
+
+def graph_metadata(plan: BuildPlan, part: Part) -> dict[str, str]:
+    """Return what a graph says of itself in ``metadata_props``."""
+    table = plan.description.model
+    facts = {
+        "name": table.name or part.name,
+        "version": table.version,
+        "author": table.author,
+        "license": table.license,
+        "source": plan.request.text.rpartition("/")[2],
+        "created": created_at(plan.settings.source_date_epoch),
+        "trained_at": table.trained_at,
+        "producer": f"anyport {_version()}",
+        "anyport.signature": json.dumps(signature_words(part.signature), separators=(",", ":")),
+    }
+    return {key: value for key, value in facts.items() if value}
+
+
+def signature_words(signature: Signature) -> dict[str, Any]:
+    """Return a signature in its notation, as the metadata of a graph keeps it."""
+    return {
+        "inputs": {spec.name: str(spec) for spec in signature.inputs},
+        "outputs": {spec.name: str(spec) for spec in signature.outputs},
+        "dims": {name: str(dim) for name, dim in signature.dims.items()},
+        "arguments": dict(signature.arguments),
+    }
+
+
+def _version() -> str:
+    from anyport import __version__  # noqa: PLC0415  (read from the installed package when asked for)
+
+    return __version__
+
+
+def _seal(
+    folder: Path, model: Model, proven: list[ProvenPart], plan: BuildPlan
+) -> tuple[Manifest, str]:
+    proof, arrays = proof_of({p.part.name: p.recorder for p in proven})
+    write_proof(folder, proof, arrays)
+    manifest = _manifest(model, proven, plan)
+    lines = [f"`{p.part.name}`: {p.verdict.summary()}" for p in proven]
+    (folder / "MODEL_CARD.md").write_text(model_card(manifest, lines), encoding="utf-8", newline="\n")
+    return seal_bundle(folder, manifest)
+
+
+def _manifest(model: Model, proven: list[ProvenPart], plan: BuildPlan) -> Manifest:
+    table = plan.description.model
+    statuses = {p.verdict.status for p in proven}
+    note = "" if statuses == {Status.PASS} else "; ".join(p.verdict.summary() for p in proven)
+    steps = [
+        Step("export", {"opset": p.graph.opset, "part": p.part.name}, p.verdict.summary()) for p in proven
+    ]
+    return Manifest(
+        format=FORMAT,
+        model=ModelFacts(
+            name=model.name,
+            version=table.version,
+            description=table.description,
+            author=table.author,
+            license=table.license,
+            created=created_at(plan.settings.source_date_epoch),
+            trained_at=table.trained_at,
+        ),
+        task=model.task,
+        settings=dict(model.settings),
+        parts={p.part.name: _part_entry(p.part.signature) for p in proven},
+        variants={
+            VARIANT: VariantEntry(
+                graphs={p.part.name: _graph_entry(p) for p in proven},
+                steps=steps,
+                proven=statuses == {Status.PASS},
+                note=note,
+            )
+        },
+        default_variant=VARIANT,
+        provenance=provenance_of(model.source, plan.settings.command),
+        files=[],
+    )
+
+
+def _part_entry(signature: Signature) -> PartEntry:
+    words = signature_words(signature)
+    return PartEntry(inputs=words["inputs"], outputs=words["outputs"], dims=words["dims"])
+
+
+def _graph_entry(proven: ProvenPart) -> GraphEntry:
+    place = f"parts/{proven.part.name}/{VARIANT}"
+    graph = proven.graph
+    return GraphEntry(
+        file=f"{place}/{graph.path.name}",
+        weights=f"{place}/{graph.weights.name}" if graph.weights else None,
+        modules=f"{place}/modules.json",
+        opset=graph.opset,
+        n_nodes=graph.n_nodes,
+        operators=dict(graph.operators),
+        n_parameters=graph.n_parameters,
+    )
+
+
+def _write_report(result: BuildResult, wall_s: float) -> None:
+    """Write what this machine measured beside the sealed bundle, as ``NAME.report.json``."""
+    from anyport.build.report import machine_report  # noqa: PLC0415
+
+    verdicts: list[Mapping[str, Any]] = [verdict.to_json() for verdict in result.verdicts]
+    report = machine_report() | {"wall_s": round(wall_s, 3), "manifest": result.digest, "verdicts": verdicts}
+    path = result.path.with_suffix(".report.json")
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,57 @@
+"""Options that several verbs share, and plain tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from anyport.errors import AnyportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
+
+def json_option(function: _F) -> _F:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")(function)
+
+
+def force_option(function: _F) -> _F:
+    """Add ``--force``."""
+    return click.option("--force", is_flag=True, help="Replace an existing output.")(function)
+
+
+class SizeType(click.ParamType):
+    """A number of bytes, such as ``512MB``."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401
+        """Read it."""
+        from anyport.runtime import size_from_text
+
+        if isinstance(value, int):
+            return value
+        try:
+            return size_from_text(value)
+        except AnyportError as err:
+            self.fail(err.what, param, ctx)
+
+
+def table(rows: Iterable[Sequence[str]], indent: str = "  ") -> str:
+    """Align columns, three spaces apart.
+
+    >>> print(table([("a", "1"), ("long", "2")]))
+      a      1
+      long   2
+    """
+    lines = [list(row) for row in rows]
+    n_columns = max((len(line) for line in lines), default=0)
+    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(n_columns)]
+    return "\n".join(
+        (indent + "   ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=False))).rstrip()
+        for line in lines
+    )

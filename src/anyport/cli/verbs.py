@@ -1,0 +1,26 @@
+"""The table of verbs: a new one is a file with a ``command`` and a row here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """Where a verb lives, and its line in ``anyport --help``."""
+
+    module: str
+    about: str
+
+
+VERBS: Final[Mapping[str, Verb]] = {  # sorted; nothing is imported before it is asked for
+    "demo": Verb("anyport.cli.demo", "Verify and run the bundle that ships with anyport."),
+    "inspect": Verb("anyport.cli.inspect", "Show what a bundle or an .onnx file holds."),
+    "pack": Verb("anyport.cli.pack", "Put a bundle into one zip file."),
+    "run": Verb("anyport.cli.run", "Run a bundle on pictures or arrays."),
+    "unpack": Verb("anyport.cli.unpack", "Make a folder of a bundle in a zip file."),
+}

@@ -1,0 +1,233 @@
+"""What a graph must hold of a module's weights: bit for bit, or folded in a way computed here by PyTorch."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anyport.graph.capture import quiet
+from anyport.source.adapter import PREFIX
+from anyport.verify import Expected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch.export import ExportedProgram
+    from torch.fx import Node
+
+_FOLD_REL: Final = 1e-5  # a fold is one multiplication and one division in float32, in any order
+_CONVOLUTIONS: Final = ("conv1d", "conv2d", "conv3d", "convolution", "linear")
+_MAX_CONSTANT_ELEMENTS: Final = 1 << 28
+
+
+def expected_weights(program: ExportedProgram) -> tuple[Expected, ...]:
+    """List every parameter and buffer of an exported `Adapter`, and every fold an optimizer may make.
+
+    Folds are BatchNorm into the convolution before it, BatchNorm as scale and shift, and any
+    sub-expression that depends on weights alone.
+    """
+    tensors = _weights_by_node(program)
+    live = _live_nodes(program)
+    expected = [
+        Expected(
+            name=name,
+            load=partial(_array, value),
+            kind=kind if node in live else "unused",
+        )
+        for node, (name, value, kind) in tensors.items()
+    ]
+    seen = {name for name, _, _ in tensors.values()}
+    state = {name.removeprefix(PREFIX): value for name, value in program.state_dict.items()}
+    expected += [
+        Expected(name=name, load=partial(_array, value), kind="unused")
+        for name, value in state.items()
+        if name not in seen and isinstance(value, Tensor)
+    ]
+    constants = _Constants(program, tensors)
+    expected += list(_batch_norm_folds(program, constants))
+    expected += list(constants.folds())
+    return tuple(expected)
+
+
+def _live_nodes(program: ExportedProgram) -> set[str]:
+    """Return the names of the nodes that an output depends on."""
+    live: set[Node] = set()
+    waiting = [node for node in program.graph.nodes if node.op == "output"]
+    while waiting:
+        node = waiting.pop()
+        if node not in live:
+            live.add(node)
+            waiting.extend(node.all_input_nodes)
+    return {node.name for node in live}
+
+
+def _weights_by_node(program: ExportedProgram) -> dict[str, tuple[str, Tensor, Any]]:
+    """Return placeholder -> (name in the module, value, kind) for parameters, buffers and constants."""
+    signature = program.graph_signature
+    stores: tuple[tuple[Mapping[str, str], str], ...] = (
+        (signature.inputs_to_parameters, "parameter"),
+        (signature.inputs_to_buffers, "buffer"),
+        (signature.inputs_to_lifted_tensor_constants, "buffer"),
+    )
+    found: dict[str, tuple[str, Tensor, Any]] = {}
+    for mapping, kind in stores:
+        for node, target in mapping.items():
+            value = program.state_dict.get(target, program.constants.get(target))
+            if isinstance(value, Tensor):
+                found[node] = (target.removeprefix(PREFIX), value, kind)
+    return found
+
+
+def _array(value: Tensor) -> np.ndarray:
+    value = value.detach().to("cpu").contiguous()
+    if value.dtype == torch.bfloat16:
+        return value.view(torch.uint16).numpy()
+    array: np.ndarray = value.numpy()
+    return array
+
+
+class _Constants:
+    """The nodes of a program that depend on weights alone, computed when asked for."""
+
+    def __init__(self, program: ExportedProgram, tensors: Mapping[str, tuple[str, Tensor, Any]]) -> None:
+        self._tensors = tensors
+        self._of: dict[Node, tuple[str, ...]] = {}
+        for node in program.graph.nodes:
+            of = self._sources(node)
+            if of is not None:
+                self._of[node] = of
+
+    def _sources(self, node: Node) -> tuple[str, ...] | None:
+        if node.op == "placeholder":
+            return (self._tensors[node.name][0],) if node.name in self._tensors else None
+        if node.op != "call_function" or not node.all_input_nodes:
+            return None
+        parents = [self._of.get(parent) for parent in node.all_input_nodes]
+        if any(parent is None for parent in parents):
+            return None
+        return tuple(dict.fromkeys(name for parent in parents if parent for name in parent))
+
+    def of(self, node: Any) -> tuple[str, ...]:
+        """The names of the weights that a node (or ``None``) was computed from."""
+        return self._of.get(node, ()) if isinstance(node, torch.fx.Node) else ()
+
+    def holds(self, node: Any) -> bool:
+        """Whether a node is computed from weights alone."""
+        return isinstance(node, torch.fx.Node) and node in self._of
+
+    def value(self, node: Any) -> Any:
+        """Compute a node; what is no node is returned as it is."""
+        if not isinstance(node, torch.fx.Node):
+            return node
+        if node.op == "placeholder":
+            return self._tensors[node.name][1]
+        args = torch.fx.map_arg(node.args, self.value)
+        kwargs = torch.fx.map_arg(node.kwargs, self.value)
+        with torch.no_grad(), quiet():
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def folds(self) -> Iterator[Expected]:
+        """Every computed constant: a graph may hold any of them in place of the weights."""
+        for node, of in self._of.items():
+            shape = getattr(node.meta.get("val"), "shape", None)
+            if node.op == "placeholder" or shape is None or _n_elements(shape) > _MAX_CONSTANT_ELEMENTS:
+                continue
+            yield Expected(
+                name=f"{'+'.join(of)} -> {node.name}",
+                load=partial(self._load, node),
+                kind="folded",
+                of=of,
+                rtol=_FOLD_REL,
+            )
+
+    def _load(self, node: Node) -> np.ndarray:
+        return _array(self.value(node))
+
+
+def _n_elements(shape: Any) -> int:
+    return int(np.prod([int(n) for n in shape], dtype=np.int64))
+
+
+def _batch_norm_folds(program: ExportedProgram, constants: _Constants) -> Iterator[Expected]:
+    for node in program.graph.nodes:
+        if node.op != "call_function" or "batch_norm" not in str(node.target):
+            continue
+        before, *statistics = node.args[:5]
+        if not all(constants.holds(s) for s in statistics if s is not None):
+            continue
+        fold = _Fold(constants, statistics, _epsilon(node))
+        yield fold.expected("scale", fold.scale, ())
+        yield fold.expected("shift", fold.shift, ())
+        if isinstance(before, torch.fx.Node) and _is_convolution(before):
+            weight = before.args[1]
+            bias = before.args[2] if len(before.args) > 2 else before.kwargs.get("bias")  # noqa: PLR2004
+            transposed = "transpose" in str(before.target)
+            weight_of, bias_of = constants.of(weight), constants.of(bias)
+            yield fold.expected("weight", partial(fold.weight, weight, transposed=transposed), weight_of)
+            yield fold.expected("bias", partial(fold.bias, bias), bias_of)
+
+
+def _is_convolution(node: Node) -> bool:
+    return any(name in str(node.target) for name in _CONVOLUTIONS)
+
+
+def _epsilon(node: Node) -> float:
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]  # noqa: SLF001
+    given = dict(zip(names, node.args, strict=False)) | node.kwargs
+    return float(given["eps"])  # type: ignore[arg-type]
+
+
+class _Fold:
+    """BatchNorm as ``x * scale + shift``, and merged into the convolution before it.
+
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", 2018, equation 14.
+    """
+
+    def __init__(self, constants: _Constants, statistics: list[Any], eps: float) -> None:
+        self._constants = constants
+        self._statistics = statistics  # weight, bias, running mean, running variance: float32[channels]
+        self._eps = eps
+
+    def expected(self, what: str, load: Callable[[], np.ndarray], extra: tuple[str, ...]) -> Expected:
+        of = tuple(name for node in self._statistics for name in self._constants.of(node))
+        owner = of[0].rpartition(".")[0] if of else "batch_norm"
+        return Expected(
+            name=f"{owner} folded {what}", load=load, kind="folded", of=extra + of, rtol=_FOLD_REL
+        )
+
+    def _values(self) -> list[Tensor | None]:
+        return [None if s is None else self._constants.value(s).double() for s in self._statistics]
+
+    def _scale(self) -> Tensor:
+        weight, _, _, variance = self._values()
+        assert variance is not None  # noqa: S101  (checked by the caller: inference needs it)
+        inverse = torch.rsqrt(variance + self._eps)
+        return inverse if weight is None else weight * inverse
+
+    def scale(self) -> np.ndarray:
+        """float32[channels]."""
+        return _array(self._scale().float())
+
+    def shift(self) -> np.ndarray:
+        """float32[channels]."""
+        return self.bias(None)
+
+    def bias(self, bias: Any) -> np.ndarray:
+        """float32[channels]: the bias of the convolution after the fold."""
+        _, beta, mean, _ = self._values()
+        before = 0.0 if bias is None else self._constants.value(bias).double()
+        shift = (before - mean) * self._scale()
+        return _array((shift if beta is None else shift + beta).float())
+
+    def weight(self, weight: Any, *, transposed: bool) -> np.ndarray:
+        """float32[channels, ...]: the weight of the convolution after the fold."""
+        value = self._constants.value(weight).double()
+        axis = 1 if transposed else 0
+        shape = [1] * value.ndim
+        shape[axis] = -1
+        return _array((value * self._scale().reshape(shape)).float())

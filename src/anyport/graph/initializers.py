@@ -1,0 +1,62 @@
+"""The weights of an .onnx file, each read when it is asked for: for the accounting leg of a verdict."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from anyport.errors import BundleError
+from anyport.verify import LazyArray
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MAX_CONSTANT_NODES: Final = 100_000
+
+
+def read_initializers(path: Path) -> dict[str, LazyArray]:
+    """Return every initializer and constant of an .onnx file by name.
+
+    External data is mapped, and read when an array is loaded.
+
+    Raises:
+        BundleError: External data lies outside the model's folder, or beyond its file.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    found: dict[str, LazyArray] = {}
+    for tensor in model.graph.initializer:
+        found[tensor.name] = _lazy(tensor, path.parent)
+    for node in list(model.graph.node)[:_MAX_CONSTANT_NODES]:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                found[node.output[0]] = _lazy(attribute.t, path.parent)
+    return found
+
+
+def _lazy(tensor: TensorProto, folder: Path) -> LazyArray:
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    return LazyArray(tuple(tensor.dims), dtype, partial(_load, tensor, folder))
+
+
+def _load(tensor: TensorProto, folder: Path) -> np.ndarray:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return np.asarray(numpy_helper.to_array(tensor))
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    file = (folder / place["location"]).resolve()
+    if not file.is_relative_to(folder.resolve()):
+        raise BundleError(
+            f"weight '{tensor.name}' lies outside the model's folder", where=place["location"]
+        )
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    shape, offset = tuple(tensor.dims), int(place.get("offset", 0))
+    size_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if offset < 0 or offset + size_bytes > file.stat().st_size:
+        raise BundleError(
+            f"weight '{tensor.name}' ends at byte {offset + size_bytes}, '{file.name}' has "
+            f"{file.stat().st_size}: the file is cut short"
+        )
+    return np.asarray(np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape or (1,))).reshape(shape)

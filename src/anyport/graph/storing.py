@@ -1,0 +1,191 @@
+"""Writing a graph: ``model.onnx``, and its weights as safetensors that serve as ONNX external data.
+
+The weights file is plain safetensors with the module's own names, so that it can be opened, compared and
+exchanged without onnx; ONNX Runtime maps the same bytes through ``location``, ``offset`` and ``length``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import onnx
+import onnx_ir as ir
+
+from anyport.bundle import TensorFileWriter, read_header
+from anyport.errors import ExportError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+    from anyport.graph.convert import Converted
+
+MAX_INSIDE_BYTES: Final = 2_000_000_000  # protobuf ends at 2 GiB
+_SMALL_BYTES: Final = 1024  # shape constants stay in the graph: shape inference reads them there
+_SAFETENSORS: Final = {
+    ir.DataType.BFLOAT16: "BF16",
+    ir.DataType.BOOL: "BOOL",
+    ir.DataType.DOUBLE: "F64",
+    ir.DataType.FLOAT: "F32",
+    ir.DataType.FLOAT16: "F16",
+    ir.DataType.INT16: "I16",
+    ir.DataType.INT32: "I32",
+    ir.DataType.INT64: "I64",
+    ir.DataType.INT8: "I8",
+    ir.DataType.UINT8: "U8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """How a graph is written.
+
+    Attributes:
+        weights: ``inside`` the .onnx file, ``beside`` it as safetensors, or ``auto``: inside if the file
+            stays under `MAX_INSIDE_BYTES`.
+        metadata: Written to the graph's ``metadata_props``.
+        producer_version: The version of anyport.
+    """
+
+    weights: Literal["auto", "beside", "inside"] = "beside"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    producer_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A graph on disk.
+
+    Attributes:
+        path: The .onnx file.
+        weights: The safetensors file beside it; ``None`` if the weights are inside.
+        opset: Of the default domain.
+        operators: Operator -> number of nodes, sorted by name.
+        n_parameters: Elements of the module's parameters and buffers that the graph holds.
+        warnings: What the graph will not do that the module does.
+    """
+
+    path: Path
+    weights: Path | None
+    opset: int
+    operators: Mapping[str, int]
+    n_parameters: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def n_nodes(self) -> int:
+        """How many nodes the graph has."""
+        return sum(self.operators.values())
+
+
+def store(converted: Converted, path: Path, options: StoreOptions) -> Graph:
+    """Write a converted graph and check the file.
+
+    Args:
+        converted: Its initializers are read one by one, never all at once.
+        path: Of the .onnx file; weights beside it are called like it, with ``.safetensors``
+            (``weights.safetensors`` for a ``model.onnx``).
+        options: How it is written.
+
+    Raises:
+        ExportError: The file is not valid ONNX.
+        OSError: The disk is full or may not be written.
+    """
+    model = converted.model
+    model.producer_name = "anyport"
+    model.producer_version = options.producer_version
+    model.metadata_props.update(options.metadata)
+    n_parameters = sum(
+        value.const_value.size
+        for name, value in model.graph.initializers.items()
+        if name in converted.weight_names and value.const_value is not None
+    )
+    total_bytes = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
+    beside = options.weights == "beside" or (options.weights == "auto" and total_bytes > MAX_INSIDE_BYTES)
+    weights = path.with_name(weights_name(path)) if beside else None
+    if weights is not None:
+        _move_out(model, weights, converted.weight_names)
+    _write(model, path)
+    check_file(path)
+    operators = dict(sorted(Counter(_operator(node) for node in model.graph.all_nodes()).items()))
+    return Graph(path, weights, model.opset_imports[""], operators, n_parameters)
+
+
+def weights_name(path: Path) -> str:
+    """Return the name of the weights file that belongs to an .onnx file."""
+    return "weights.safetensors" if path.name == "model.onnx" else f"{path.stem}.safetensors"
+
+
+def check_file(path: Path) -> None:
+    """Run onnx's checker on a file.
+
+    Raises:
+        ExportError: It finds something.
+    """
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as err:
+        raise ExportError(
+            f"{path.name} is not valid ONNX: {str(err).strip().splitlines()[0]}",
+            do="please report this with the model: anyport wrote the file",
+        ) from err
+
+
+def _operator(node: ir.Node) -> str:
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def _move_out(model: ir.Model, weights: Path, weight_names: frozenset[str]) -> None:
+    """Write the large initializers to a safetensors file and point the graph at it."""
+    outside = {
+        name: value.const_value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+        and (name in weight_names or value.const_value.nbytes >= _SMALL_BYTES)
+    }
+    stored_as = _same_content(outside)
+    order = sorted(set(stored_as.values()), key=lambda name: (-outside[name].dtype.itemsize, name))
+    entries = [
+        (name, _SAFETENSORS[outside[name].dtype], tuple(int(n) for n in outside[name].shape.numpy()))
+        for name in order
+    ]
+    with TensorFileWriter(weights, entries) as writer:
+        for name in order:
+            writer.write(name, outside[name].numpy())
+    header = read_header(weights)
+    for name, tensor in outside.items():
+        entry = header[stored_as[name]]
+        model.graph.initializers[name].const_value = ir.ExternalTensor(
+            weights.name,
+            entry.offset,
+            entry.size_bytes,
+            tensor.dtype,
+            shape=tensor.shape,  # type: ignore[arg-type]  (a Shape in every tensor that has one)
+            name=name,
+            base_dir=weights.parent,
+        )
+
+
+def _same_content(tensors: Mapping[str, ir.TensorProtocol]) -> dict[str, str]:
+    """Return name -> the name it is stored under: tied weights are stored once."""
+    first: dict[tuple[Any, ...], str] = {}
+    stored_as: dict[str, str] = {}
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        array: np.ndarray = tensor.numpy()
+        digest = hashlib.sha256(memoryview(array.reshape(-1).view("uint8"))).digest() if array.size else b""
+        key = (tensor.dtype, tuple(array.shape), digest)
+        stored_as[name] = first.setdefault(key, name)
+    return stored_as
+
+
+def _write(model: ir.Model, path: Path) -> None:
+    proto = ir.serde.serialize_model(model)
+    # inner shapes speak of symbols that no longer exist, and break quantizers for initializers (targets.md T2)
+    del proto.graph.value_info[:]
+    path.write_bytes(proto.SerializeToString(deterministic=True))

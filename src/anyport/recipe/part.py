@@ -1,0 +1,76 @@
+"""`Part`, one feed-forward network of a model, and what a recipe yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from torch import nn
+
+    from anyport.tensors import Dim, TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The named tensors that go into a network and come out of it.
+
+    Attributes:
+        inputs: In the order of the graph. A name is the name of a parameter of ``forward``, or, if no
+            name is, the inputs are given by position.
+        outputs: The key of a dict output, or a name for each tensor of a tuple, in order.
+        dims: The sizes that each named axis may take.
+        arguments: Other arguments of ``forward``, fixed for good in the graph.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    dims: Mapping[str, Dim]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One network: it becomes one graph.
+
+    Attributes:
+        name: Lower case, such as ``vision_encoder``.
+        module: In eval mode; anyport never writes to it.
+        signature: Its named inputs and outputs.
+        given: The user's own cases, made anew at each call: input name -> array.
+    """
+
+    name: str
+    module: nn.Module
+    signature: Signature
+    given: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model taken apart: its parts, and what the task around them needs.
+
+    Attributes:
+        name: What a bundle of it is called unless the user says otherwise.
+        source: Where it came from, with no path of this machine.
+        parts: The networks.
+        task: The task that runs them; ``None`` offers tensors in, tensors out.
+        settings: The settings of the task.
+    """
+
+    name: str
+    source: str
+    parts: tuple[Part, ...]
+    task: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Recipe(Protocol):
+    """The knowledge of one model family: a module of this room with this function."""
+
+    def load(self, checkpoint: str | Path) -> Model:
+        """Load a checkpoint (a folder, or a Hugging Face id) and take it apart."""

@@ -1,0 +1,130 @@
+"""ResNet image classification: transformers' ``ResNetForImageClassification``.
+
+Preprocessing follows ``ConvNextImageProcessor``, which ResNet checkpoints name: below 384 pixels the
+shorter side is resized to ``shortest_edge / crop_pct`` and the middle is cut out, from 384 pixels on the
+picture is resized to a square.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from torch import Tensor, nn
+
+from anyport.errors import SourceError
+from anyport.recipe.part import Model, Part, Signature
+from anyport.tensors import dim, tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_WHOLE_PICTURE: Final = 384  # from this size on the processor does not crop
+_IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+_IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+_RESAMPLE: Final = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+
+def load(checkpoint: str | Path) -> Model:
+    """Load a checkpoint folder or Hugging Face id.
+
+    Raises:
+        SourceError: The checkpoint is not whole, or its processor is of an unknown kind.
+    """
+    from transformers import ResNetForImageClassification  # noqa: PLC0415  (seconds to import)
+
+    module = ResNetForImageClassification.from_pretrained(checkpoint)
+    return model_from_module(module.eval(), _processor_settings(checkpoint), str(checkpoint))
+
+
+def model_from_module(module: Any, processor: Mapping[str, Any], source: str) -> Model:
+    """Take a loaded ``ResNetForImageClassification`` apart.
+
+    Args:
+        module: In eval mode.
+        processor: The content of its ``preprocessor_config.json``; may be empty.
+        source: Its name; only the last part of a path is kept.
+    """
+    size = _target_size(processor)
+    n_labels, n_channels = module.config.num_labels, module.config.num_channels
+    signature = Signature(
+        inputs=(tensor("pixel_values", f"float32[batch, {n_channels}, {size}, {size}]"),),
+        outputs=(tensor("logits", f"float32[batch, {n_labels}]"),),
+        dims={"batch": dim("batch", "1..64")},
+    )
+    labels = [str(module.config.id2label[i]) for i in range(n_labels)]
+    name = Path(source).name.lower()
+    return Model(
+        name=name,
+        source=Path(source).name if Path(source).exists() else source,
+        parts=(Part("network", Logits(module).eval(), signature),),
+        task="classify",
+        settings={"labels": labels} | task_settings(processor, size),
+    )
+
+
+def task_settings(processor: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Return the settings of the ``classify`` task for a ``preprocessor_config.json``.
+
+    Args:
+        processor: May be empty: the processor's own defaults hold.
+        size: Height and width of the network's input, in pixels.
+    """
+    resample = _RESAMPLE[int(processor.get("resample", 2))]
+    settings: dict[str, Any] = {
+        "mode": "RGB",
+        "resample": resample,
+        "scale": float(processor.get("rescale_factor", 1 / 255)),
+        "mean": [float(v) for v in processor.get("image_mean", _IMAGENET_MEAN)],
+        "std": [float(v) for v in processor.get("image_std", _IMAGENET_STD)],
+    }
+    if size >= _WHOLE_PICTURE:
+        return settings | {"size": [size, size]}
+    edge = int(size / float(processor.get("crop_pct", 224 / 256)))
+    return settings | {"shortest_edge": edge, "crop": [size, size]}
+
+
+class Logits(nn.Module):
+    """float32[batch, channels, height, width] -> float32[batch, labels]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Return the logits alone."""
+        logits: Tensor = self.network(pixel_values=pixel_values, return_dict=True).logits
+        return logits
+
+
+def _target_size(processor: Mapping[str, Any]) -> int:
+    size = processor.get("size", {"shortest_edge": 224})
+    if isinstance(size, int):
+        return size
+    for key in ("shortest_edge", "height"):
+        if key in size:
+            return int(size[key])
+    raise SourceError(
+        f"preprocessor_config.json has size {dict(size)}, expected 'shortest_edge' or 'height'"
+    )
+
+
+def _processor_settings(checkpoint: str | Path) -> dict[str, Any]:
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        found = folder / "preprocessor_config.json"
+    else:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415
+
+        found = Path(hf_hub_download(str(checkpoint), "preprocessor_config.json"))
+    if not found.is_file():
+        return {}
+    settings: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
+    kind = settings.get("image_processor_type", settings.get("feature_extractor_type", ""))
+    if kind and not kind.startswith("ConvNext"):
+        raise SourceError(
+            f"the checkpoint's picture processor is '{kind}', this recipe knows ConvNext's",
+            do="describe the model in an anyport.toml with [settings] of the classify task",
+        )
+    return settings

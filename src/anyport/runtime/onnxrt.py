@@ -1,0 +1,254 @@
+"""ONNX Runtime.
+
+**What a memory limit bounds** (measured with onnxruntime 1.31.1). Weights and arena together:
+
+* the size of the .onnx file and of the external data that its initializers name. With a limit, prepacking
+  is off, so that external weights stay mapped from the file (the system may drop those pages at any time)
+  and are not copied to the heap;
+* onnxruntime's arena for this session, ``max_mem`` = limit - weights: every intermediate value, every
+  operator's workspace, every output before it is copied to numpy. onnxruntime asks for memory before it
+  takes it, so that a run that does not fit fails without having grown.
+
+Not bounded: Python, the libraries (about 45 MB), thread stacks, the arrays given and returned, and, while
+the file opens, one more copy of its largest tensor. Other ways were tried and do less: without
+``session.use_env_allocators`` nothing is bounded, and ``RLIMIT_DATA`` stops the whole process, with file
+mapped weights counted as if they were heap.
+
+The limit belongs to one session: onnxruntime takes the arena that is registered when a session is made,
+and a later registration replaces it for later sessions only. The session is the arena's last owner, so
+that its memory is free when the session is closed.
+
+**Providers.** onnxruntime falls back to the CPU without an error. A session here has the provider that was
+asked for, first in its list and with at least one node of the graph, or it does not open.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from anyport.errors import SessionError, UsageError, did_you_mean
+from anyport.runtime.onnxfile import weights_size
+from anyport.runtime.options import text_from_size
+from anyport.runtime.signature import Signature, check_declared, signature_of_part, signature_of_values
+from anyport.tensors import check_feeds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from anyport.bundle.reading import GraphFile
+    from anyport.runtime.options import SessionOptions
+    from anyport.tensors import TensorSpec
+
+_CPU: Final = "CPUExecutionProvider"
+_SUFFIX: Final = "ExecutionProvider"
+_LEVELS: Final = {
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+_SILENT: Final = 4  # log severity "fatal": what onnxruntime logs as an error is raised here
+_EXACT_GROWTH: Final = 1  # arena_extend_strategy kSameAsRequested: no doubling beyond what a run needs
+_FULL = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
+# everything that the native module raises of its own: Fail, InvalidGraph, NoSuchFile …
+_NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = (
+    RuntimeError,
+    *(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)
+_ARENA_LOCK: Final = Lock()  # the registered arena belongs to the process
+
+
+class OnnxruntimeSession:
+    """A graph on ONNX Runtime."""
+
+    def __init__(self, native_session: ort.InferenceSession, signature: Signature, opening: Opening) -> None:
+        self._native: ort.InferenceSession | None = native_session
+        self._signature = signature
+        self._opening = opening
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The tensors that `run` takes."""
+        return self._signature.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The tensors that `run` gives."""
+        return self._signature.outputs
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute every output.
+
+        Raises:
+            InputError: A name, type or shape does not fit the inputs.
+            SessionError: onnxruntime failed, the memory limit was reached, or the session is closed.
+        """
+        if self._native is None:
+            raise SessionError("the session is closed", where=self._opening.where)
+        check_feeds(feeds, self.inputs, self._signature.dims)
+        names = [spec.name for spec in self.outputs]
+        try:
+            arrays = self._native.run(names, dict(feeds))
+        except _NATIVE_ERRORS as err:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
+            raise self._opening.error("the run", err, f"{self._opening.where}, inputs {shapes}") from err
+        return dict(zip(names, arrays, strict=True))
+
+    def close(self) -> None:
+        """Give back the memory; a second call does nothing."""
+        self._native = None
+
+
+class Opening:
+    """One graph about to be opened: the file, its bundle's words, and how."""
+
+    def __init__(self, graph: Path | GraphFile, options: SessionOptions) -> None:
+        self.options = options
+        if isinstance(graph, Path):
+            self.path, self.where = graph, str(graph)
+            self.declared: Signature | None = None
+            self.optimization = options.optimization or "all"
+            return
+        self.path = graph.path
+        self.where = f"part {graph.part_name}, variant {graph.variant_name}"
+        self.declared = signature_of_part(graph.part)
+        self.optimization = options.optimization or graph.entry.optimization  # type: ignore[assignment]
+
+    def native_options(self) -> ort.SessionOptions:
+        """Return onnxruntime's own options."""
+        if self.optimization not in _LEVELS:
+            raise UsageError(f"there is no optimization '{self.optimization}'{did_you_mean(self.optimization, _LEVELS)}")
+        native_options = ort.SessionOptions()
+        native_options.log_severity_level = _SILENT
+        native_options.graph_optimization_level = _LEVELS[self.optimization]
+        native_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if self.options.n_threads is not None:
+            native_options.intra_op_num_threads = self.options.n_threads
+        if self.options.memory_limit_bytes is not None:
+            native_options.enable_mem_pattern = False
+            native_options.add_session_config_entry("session.disable_prepacking", "1")
+            native_options.add_session_config_entry("session.use_env_allocators", "1")
+        return native_options
+
+    def native_session(self, provider: str) -> ort.InferenceSession:
+        """Open the file, under the memory limit if there is one."""
+        if self.options.memory_limit_bytes is None:
+            return self._open(provider)
+        if provider != _CPU:
+            raise UsageError(f"a memory limit bounds the CPU, not {provider}", do="leave one of the two out")
+        arena_bytes = self._arena_bytes(self.options.memory_limit_bytes)
+        with _ARENA_LOCK:
+            _register_arena(arena_bytes)
+            try:
+                return self._open(provider)
+            finally:
+                _register_arena(None)  # the session alone keeps the other one alive
+
+    def _open(self, provider: str) -> ort.InferenceSession:
+        try:
+            return ort.InferenceSession(
+                self.path, self.native_options(), providers=[provider], enable_fallback=False
+            )
+        except _NATIVE_ERRORS as err:
+            raise self.error("opening the graph", err, self.where) from err
+
+    def _arena_bytes(self, limit_bytes: int) -> int:
+        try:
+            weights_bytes = weights_size(self.path)
+        except ValueError as err:
+            raise SessionError(f"{self.path.name} cannot be read as an .onnx file: {err}", where=self.where) from err
+        if weights_bytes >= limit_bytes:
+            raise SessionError(
+                f"the weights take {text_from_size(weights_bytes)}, "
+                f"the memory limit is {text_from_size(limit_bytes)}",
+                where=self.where,
+                do="raise the memory limit, or take a smaller variant",
+            )
+        return limit_bytes - weights_bytes
+
+    def error(self, step: str, err: Exception, where: str) -> SessionError:
+        """Say what onnxruntime reported in the words of this package."""
+        full = _FULL.search(str(err))
+        limit = self.options.memory_limit_bytes
+        if full is not None and limit is not None:
+            free, asked = int(full[1]), int(full[2])
+            return SessionError(
+                f"{step} needs more than the memory limit of {text_from_size(limit)}: "
+                f"{text_from_size(asked)} were asked for with {text_from_size(free)} left",
+                where=where,
+                do="raise the memory limit, or give fewer or smaller inputs at a time",
+            )
+        if "bad_alloc" in str(err) or "Failed to allocate memory" in str(err):
+            return SessionError(f"{step} failed: the machine has no memory left", where=where)
+        said = " ".join(str(err).split())
+        return SessionError(f"{step} failed: {said}", where=where)
+
+
+def open_session(graph: Path | GraphFile, options: SessionOptions) -> OnnxruntimeSession:
+    """Open a graph on ONNX Runtime.
+
+    Raises:
+        UsageError: The provider or the optimization does not exist.
+        SessionError: The file does not open, is not what its bundle declares, lacks the provider, or is
+            beyond the memory limit.
+    """
+    opening = Opening(graph, options)
+    provider = _provider(options.provider)
+    if not opening.path.is_file():
+        raise SessionError(f"there is no file {opening.path}")
+    session = opening.native_session(provider)
+    _assert_provider(session, provider, opening.where)
+    found = signature_of_values(session.get_inputs(), session.get_outputs())
+    if opening.declared is not None:
+        check_declared(opening.declared, found, opening.where)
+    return OnnxruntimeSession(session, opening.declared or found, opening)
+
+
+def _provider(name: str) -> str:
+    """Return onnxruntime's name of a provider: ``cuda`` is ``CUDAExecutionProvider``."""
+    known = {full.removesuffix(_SUFFIX).lower(): full for full in ort.get_all_providers()}
+    short = name.removesuffix(_SUFFIX).lower()
+    if short not in known:
+        raise UsageError(f"onnxruntime has no provider '{name}'{did_you_mean(short, known)}")
+    here = ort.get_available_providers()
+    if known[short] not in here:
+        listed = ", ".join(full.removesuffix(_SUFFIX).lower() for full in here)
+        raise SessionError(
+            f"the provider '{short}' is not in this onnxruntime {ort.__version__}, which has: {listed}",
+            do=f"install a build of onnxruntime that has {known[short]}",
+        )
+    return known[short]
+
+
+def _assert_provider(session: ort.InferenceSession, provider: str, where: str) -> None:
+    got = session.get_providers()
+    if got[0] != provider:
+        raise SessionError(f"the session runs on {got[0]}, {provider} was asked for", where=where)
+    if provider == _CPU or not hasattr(session, "get_provider_graph_assignment_info"):
+        return
+    assigned: list[Any] = session.get_provider_graph_assignment_info()
+    n_nodes = {entry.ep_name: 0 for entry in assigned}
+    for entry in assigned:
+        n_nodes[entry.ep_name] += len(entry.get_nodes())
+    if n_nodes and provider not in n_nodes:
+        elsewhere = ", ".join(f"{n} on {name}" for name, n in sorted(n_nodes.items()))
+        raise SessionError(
+            f"{provider} took none of the graph's nodes: {elsewhere}",
+            where=where,
+            do="leave --provider out, or change the graph until the provider supports it",
+        )
+
+
+def _register_arena(max_bytes: int | None) -> None:
+    """Set the CPU arena that sessions opened from now on share, until the next call."""
+    settings = {"arena_extend_strategy": _EXACT_GROWTH} | ({"max_mem": max_bytes} if max_bytes else {})
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, native.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg(settings))

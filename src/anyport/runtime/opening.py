@@ -1,0 +1,64 @@
+"""The table of runtimes, and the one way to open a graph on any of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from anyport.errors import UsageError, did_you_mean
+from anyport.runtime.options import SessionOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from anyport.bundle.reading import GraphFile
+    from anyport.runtime.session import Session
+
+
+class Runtime(Protocol):
+    """What the module of a runtime offers."""
+
+    def open_session(self, graph: Path | GraphFile, options: SessionOptions) -> Session:
+        """Open the graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a runtime lives, and the extra that installs what it needs; ``None`` is the base install."""
+
+    module: str
+    extra: str | None
+
+
+RUNTIMES: Final[Mapping[str, Entry]] = {  # sorted; nothing is imported before it is asked for
+    "onnxruntime": Entry("anyport.runtime.onnxrt", extra=None),
+}
+
+
+def open_session(
+    graph: Path | GraphFile, options: SessionOptions | None = None, runtime: str = "onnxruntime"
+) -> Session:
+    """Open a graph on a runtime.
+
+    Example::
+
+        with open_bundle("digits.port") as bundle:
+            session = open_session(bundle.graph_file("network"), SessionOptions(n_threads=1))
+            logits = session.run({"pixel_values": pixel_values})["logits"]
+
+    Args:
+        graph: A plain .onnx file, or a part of an open bundle. A bundle's graph knows the sizes that its
+            axes may have, and checks them at every run.
+        options: How; the defaults of `SessionOptions` if absent.
+        runtime: One of `RUNTIMES`.
+
+    Raises:
+        UsageError: There is no such runtime.
+        SessionError: The runtime cannot open the graph in this way.
+    """
+    if runtime not in RUNTIMES:
+        raise UsageError(f"there is no runtime '{runtime}'{did_you_mean(runtime, RUNTIMES)}")
+    module = cast("Runtime", import_module(RUNTIMES[runtime].module))
+    return module.open_session(graph, options or SessionOptions())

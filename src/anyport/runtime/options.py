@@ -1,0 +1,81 @@
+"""How a graph is opened: the provider, the threads, the memory, the optimization."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from anyport.errors import UsageError, did_you_mean
+
+Optimization = Literal["all", "basic", "extended", "none"]
+
+_UNITS: Final = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How a graph is opened on a runtime; ``None`` leaves the choice to the runtime.
+
+    Attributes:
+        provider: The execution provider, such as ``cpu`` or ``cuda``. The session is asserted to have it.
+        n_threads: How many threads one operator may use; all cores by default.
+        memory_limit_bytes: A limit for the weights and everything computed with them.
+            `anyport.runtime.onnxrt` says exactly what it bounds.
+        optimization: What the runtime may rewrite while it opens the graph; by default what the bundle was
+            proven with, and ``all`` for a plain file.
+    """
+
+    provider: str = "cpu"
+    n_threads: int | None = None
+    memory_limit_bytes: int | None = None
+    optimization: Optimization | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        if self.n_threads is not None and self.n_threads < 1:
+            raise UsageError(f"n_threads is {self.n_threads}, it must be 1 or more")
+        if self.memory_limit_bytes is not None and self.memory_limit_bytes < 1:
+            raise UsageError(f"the memory limit is {self.memory_limit_bytes} bytes, it must be 1 or more")
+
+
+def size_from_text(text: str) -> int:
+    """Read a number of bytes.
+
+    >>> size_from_text("512MB"), size_from_text("1.5 GiB")
+    (512000000, 1610612736)
+
+    Raises:
+        UsageError: It is no number with a unit.
+    """
+    found = _SIZE.match(text)
+    if found is None:
+        raise UsageError(f"'{text}' is no size", do="write it as 512MB, 2GB or 1.5GiB")
+    number, unit = found.groups()
+    if unit.upper() not in _UNITS:
+        raise UsageError(f"'{unit}' in '{text}' is no unit{did_you_mean(unit, ['KB', 'MB', 'GB', 'GiB', 'MiB'])}")
+    return int(float(number) * _UNITS[unit.upper()])
+
+
+def text_from_size(size_bytes: int) -> str:
+    """Write a number of bytes for people.
+
+    >>> text_from_size(512_000_000), text_from_size(812)
+    ('512.0 MB', '812 B')
+    """
+    for unit in ("GB", "MB", "KB"):
+        if size_bytes >= _UNITS[unit]:
+            return f"{size_bytes / _UNITS[unit]:.1f} {unit}"
+    return f"{size_bytes} B"

@@ -1,0 +1,213 @@
+"""Finding a PyTorch model from the words a user gives, and taking it apart.
+
+The user's own file is imported as Python imports any file: it runs with the user's rights.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from anyport.errors import SourceError, UsageError, did_you_mean
+from anyport.recipe import RECIPES, Model, Part, recipe_for
+from anyport.source.lines import first_line, user_line_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import numpy as np
+
+    from anyport.recipe import Signature
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRequest:
+    """What the user says about a source.
+
+    Attributes:
+        text: ``file.py:function``, ``package.module:function``, or a checkpoint that a recipe knows.
+        folder: What relative files are relative to.
+        signature: Needed for a module that no recipe describes.
+        cases: ``file.py:function`` that returns the user's own inputs.
+    """
+
+    text: str
+    folder: Path
+    signature: Signature | None = None
+    cases: str | None = None
+
+
+def find_model(request: SourceRequest) -> Model:
+    """Load the model that a source names.
+
+    Raises:
+        SourceError: It is not there, does not load, or is no ``nn.Module``.
+        UsageError: A module without a recipe has no declared inputs and outputs.
+    """
+    given = _given(request)
+    if _is_function(request.text):
+        module = load_module(request.text, request.folder)
+        if request.signature is None or not request.signature.inputs or not request.signature.outputs:
+            raise UsageError(
+                f"the inputs and outputs of '{request.text}' are not declared",
+                do="--input 'x=float32[batch, 3, 224, 224]' --output 'y=float32[batch, 1000]' "
+                "--dim batch=1..64, or [inputs], [outputs] and [dims] in anyport.toml",
+            )
+        name = request.text.split(":", 1)[0].removesuffix(".py").replace("/", ".").rsplit(".", 1)[-1]
+        return Model(
+            name=name,
+            source=_public_name(request.text),
+            parts=(Part("network", module, request.signature, given),),
+        )
+    model = _from_recipe(request)
+    if given is None:
+        return model
+    return replace(model, parts=tuple(replace(part, given=given) for part in model.parts))
+
+
+def load_module(text: str, folder: Path) -> nn.Module:
+    """Call ``file.py:function`` or ``package.module:function`` and return the module it makes.
+
+    Raises:
+        SourceError: It cannot be imported, fails, or returns something else.
+    """
+    function = load_function(text, folder)
+    try:
+        module = function()
+    except Exception as err:
+        raise SourceError(
+            f"'{text}' fails: {type(err).__name__}: {first_line(err)}", where=user_line_of(err)
+        ) from err
+    if not isinstance(module, nn.Module):
+        raise SourceError(
+            f"'{text}' returns a {type(module).__name__}, not a torch.nn.Module",
+            do="return the module itself, in eval mode",
+        )
+    return module
+
+
+def load_function(text: str, folder: Path) -> Callable[[], Any]:
+    """Import the function that ``file.py:function`` or ``package.module:function`` names."""
+    place, _, name = text.rpartition(":")
+    with _importable(folder):
+        module = _import_file(folder, place) if place.endswith(".py") else _import_module(place)
+    if not hasattr(module, name):
+        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise SourceError(f"'{place}' has no function '{name}'{did_you_mean(name, known)}")
+    function: Callable[[], Any] = getattr(module, name)
+    return function
+
+
+def _import_file(folder: Path, place: str) -> Any:
+    path = folder / place
+    if not path.is_file():
+        raise SourceError(
+            f"there is no file '{place}'", where=folder.name or None, do="give file.py:function"
+        )
+    with _importable(path.resolve().parent):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise SourceError(f"'{place}' is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module  # torch.export and pickle-free dataclasses look classes up there
+        try:
+            spec.loader.exec_module(module)
+        except Exception as err:
+            sys.modules.pop(path.stem, None)
+            raise SourceError(
+                f"'{place}' cannot be imported: {type(err).__name__}: {first_line(err)}",
+                where=user_line_of(err),
+            ) from err
+    return module
+
+
+def _import_module(place: str) -> Any:
+    try:
+        return importlib.import_module(place)
+    except Exception as err:
+        raise SourceError(
+            f"'{place}' cannot be imported: {type(err).__name__}: {first_line(err)}",
+            where=user_line_of(err),
+        ) from err
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    text = str(folder.resolve())
+    sys.path.insert(0, text)
+    try:
+        yield
+    finally:
+        sys.path.remove(text)
+
+
+def _is_function(text: str) -> bool:
+    place, _, name = text.rpartition(":")
+    return bool(place) and name.isidentifier()
+
+
+def _public_name(text: str) -> str:
+    """A source without the folders before its file, which are this machine's own affair."""
+    place, _, name = text.rpartition(":")
+    return f"{Path(place).name}:{name}" if place.endswith(".py") else text
+
+
+def _from_recipe(request: SourceRequest) -> Model:
+    folder = request.folder / request.text
+    checkpoint: str | Path = folder if folder.is_dir() else request.text
+    architecture = _architecture(checkpoint)
+    recipe = recipe_for(architecture)
+    if recipe is None:
+        known = ", ".join(sorted(a for entry in RECIPES.values() for a in entry.architectures))
+        raise SourceError(
+            f"no recipe knows the architecture '{architecture}' (known: {known})",
+            do="give a function that returns the module: file.py:function, with --input and --output",
+        )
+    try:
+        return recipe.load(checkpoint)
+    except (OSError, ValueError, RuntimeError) as err:
+        raise SourceError(f"'{request.text}' does not load: {first_line(err)}") from err
+
+
+def _architecture(checkpoint: str | Path) -> str:
+    if isinstance(checkpoint, Path):
+        config = checkpoint / "config.json"
+    else:
+        config = _download_config(checkpoint)
+    try:
+        content: Mapping[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+        return str(content["architectures"][0])
+    except (OSError, ValueError, LookupError, TypeError) as err:
+        raise SourceError(
+            f"'{Path(checkpoint).name}' has no config.json that names its architecture",
+            do="give a checkpoint folder, a Hugging Face id, or file.py:function",
+        ) from err
+
+
+def _download_config(name: str) -> Path:
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415  (only checkpoints of the hub need it)
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+
+    try:
+        return Path(hf_hub_download(name, "config.json"))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as err:
+        raise SourceError(
+            f"'{name}' is no folder here, no file.py:function, and the Hugging Face hub has nothing under it: "
+            f"{first_line(err)}"
+        ) from err
+
+
+def _given(request: SourceRequest) -> Callable[[], Iterable[Mapping[str, np.ndarray]]] | None:
+    if request.cases is None:
+        return None
+    if not _is_function(request.cases):
+        raise UsageError(f"cases '{request.cases}' is no function", do="write file.py:function")
+    return load_function(request.cases, request.folder)

@@ -1,0 +1,88 @@
+"""The graphs that a task runs: those of a bundle, or one plain .onnx file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from anyport.errors import UsageError
+from anyport.runtime import open_session
+from anyport.runtime.signature import signature_of_part
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anyport.bundle import Bundle
+    from anyport.runtime import Session
+    from anyport.runtime.signature import Signature
+    from anyport.task.task import TaskOptions
+
+
+class Graphs(Protocol):
+    """Parts that can be opened, and the words of the bundle around them."""
+
+    @property
+    def path(self) -> Path:
+        """The bundle or file as the user named it."""
+
+    @property
+    def task(self) -> str | None:
+        """The task it is made for."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the task."""
+
+    @property
+    def parts(self) -> Mapping[str, Signature | None]:
+        """What goes into each part and comes out; ``None`` when only a session can tell."""
+
+    def open(self, part: str, options: TaskOptions) -> Session:
+        """Open one part."""
+
+    def close(self) -> None:
+        """Close the bundle."""
+
+
+class BundleGraphs:
+    """The graphs of a bundle."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self.path = Path(bundle.path)
+        self.task: str | None = bundle.manifest.task
+        self.settings: Mapping[str, Any] = bundle.manifest.settings
+        self.parts: Mapping[str, Signature | None] = {
+            name: signature_of_part(part) for name, part in bundle.manifest.parts.items()
+        }
+
+    def open(self, part: str, options: TaskOptions) -> Session:
+        """Open one part of the variant that was asked for."""
+        graph = self._bundle.graph_file(part, options.variant)
+        return open_session(graph, options.session, options.runtime)
+
+    def close(self) -> None:
+        """Close the bundle."""
+        self._bundle.close()
+
+
+class FileGraphs:
+    """One .onnx file: a part called ``network``, and no words around it."""
+
+    task = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings: Mapping[str, Any] = {}
+        self.parts: Mapping[str, Signature | None] = {"network": None}
+
+    def open(self, part: str, options: TaskOptions) -> Session:
+        """Open the file; it has no other part and no variants."""
+        if options.variant is not None:
+            raise UsageError(f"{self.path} is a plain .onnx file: it has no variant '{options.variant}'")
+        if part not in self.parts:
+            raise UsageError(f"{self.path} is a plain .onnx file: it has no part '{part}'")
+        return open_session(self.path, options.session, options.runtime)
+
+    def close(self) -> None:
+        """There is nothing to close."""

@@ -1,0 +1,93 @@
+"""What every task offers, and how one is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from anyport.bundle.strictjson import find_unknown_key
+from anyport.errors import UsageError
+from anyport.runtime import SessionOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How a task is opened.
+
+    Attributes:
+        variant: The variant of the bundle; ``None`` is the bundle's own choice.
+        runtime: One of `anyport.runtime.RUNTIMES`.
+        session: How its graphs are opened.
+    """
+
+    variant: str | None = None
+    runtime: str = "onnxruntime"
+    session: SessionOptions = field(default_factory=SessionOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Printout:
+    """What a command line shows: lines for people, and the same for programs.
+
+    Attributes:
+        lines: Without line ends.
+        record: What ``--json`` prints: dicts, lists, strings and numbers.
+    """
+
+    lines: tuple[str, ...]
+    record: dict[str, Any]
+
+
+class Task(Protocol):
+    """A program over a bundle's sessions. Each task has a method of its own for Python, such as ``classify``."""
+
+    def answer(self, words: Sequence[str], options: Mapping[str, Any]) -> Printout:
+        """Do what the words of a command line ask for.
+
+        Args:
+            words: The inputs, such as the names of files.
+            options: The task's own options by name; those left out have their defaults.
+
+        Raises:
+            InputError: An input does not fit. Nothing was computed.
+            UsageError: An option does not exist or has an impossible value.
+        """
+
+    def close(self) -> None:
+        """Give back the sessions and the bundle; a second call does nothing."""
+
+
+def settings_from(tree: Mapping[str, Any], kind: type[_T], what: str) -> _T:
+    """Read settings or options strictly.
+
+    Args:
+        tree: As TOML, JSON or a command line gives them.
+        kind: The struct that describes them.
+        what: What messages call them.
+
+    Raises:
+        UsageError: A key is unknown (with the nearest known one), is missing, or has an impossible value.
+    """
+    unknown = find_unknown_key(dict(tree), inspect.type_info(kind), "")
+    if unknown is not None:
+        raise UsageError(f"{what}: {unknown.removeprefix('an ')}")
+    try:
+        return msgspec.convert(dict(tree), kind, strict=True)
+    except msgspec.ValidationError as err:
+        raise UsageError(f"{what}: {_in_words(str(err))}") from err
+
+
+def _in_words(message: str) -> str:
+    """Turn ``Expected `int`, got `str` - at `$.top``` into ``'top': expected int, got str``."""
+    reason, _, place = message.partition(" - at ")
+    reason = reason.replace("Object ", "").replace("`", "'")
+    place = place.strip("`").removeprefix("$").removeprefix(".")
+    return f"'{place}': {reason[:1].lower()}{reason[1:]}" if place else reason
