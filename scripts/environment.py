@@ -114,7 +114,7 @@ def _install_torch(environment: Environment) -> None:
     """Install the CPU build where pip can find one.
 
     Elsewhere than on Linux the package index's own build is the CPU build. On Linux that one pulls CUDA in;
-    the CPU build has the local version label "+cpu"; pip finds it by its own configuration or ``TORCH_INDEX``.
+    the CPU build has the local version "+cpu"; pip finds it by its own configuration or ``TORCH_INDEX``.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -128,7 +128,7 @@ def _install_torch(environment: Environment) -> None:
         return
     print(
         f"  no CPU build of PyTorch {version} found (TORCH_INDEX={index}): the package index's own build\n"
-        "  follows, which brings CUDA: about 3 GB. Ctrl-C stops this; TORCH_INDEX=URL names another index.",
+        "  follows, which brings CUDA: several GB. Ctrl-C stops this; TORCH_INDEX=URL names another index.",
         flush=True,
     )
 

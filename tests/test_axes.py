@@ -84,7 +84,7 @@ def test_a_size_that_is_missing_is_named() -> None:
 
 
 def test_nothing_is_divided_by_zero() -> None:
-    with pytest.raises(UsageError, match="^an axis is divided by 0$"):
+    with pytest.raises(UsageError, match=r"^an axis is divided by 0$"):
         parse_axis("a//b", "y").size({"a": 1, "b": 0})
 
 

@@ -132,7 +132,7 @@ GOLDEN_LENGTHS = [6, 2, 1]
 
 
 def test_a_stored_array_is_not_made() -> None:
-    with pytest.raises(UsageError, match="^the array 'photo' is stored, not made$"):
+    with pytest.raises(UsageError, match=r"^the array 'photo' is stored, not made$"):
         make_array(Stored("photo"), (1,), "float32")
 
 

@@ -88,9 +88,7 @@ def test_every_notation_survives_a_round_trip() -> None:
         assert tensor("x", str(spec)) == spec
 
 
-@pytest.mark.parametrize(
-    "text", ["", "float32", "float32[", "[3]", "float32[3] 0..", "float32[3] 0..1..2", "f[3]]"]
-)
+@pytest.mark.parametrize("text", ["", "float32", "float32[", "[3]", "float32[3] 0..", "f[3]]"])
 def test_a_tensor_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         tensor("x", text)
@@ -104,6 +102,7 @@ def test_a_tensor_is_refused(text: str) -> None:
         ("x", "int64[n] 5..5", "tensor 'x': 5..5 is no range of values: it is empty"),
         ("x", "int64[n] 6..5", "tensor 'x': 6..5 is no range of values: it is empty"),
         ("x", "int64[n] 1e..5", "tensor 'x': 1e..5 is no range of values"),
+        ("x", "int64[n] 0..1..2", "tensor 'x': 0..1..2 is no range of values"),
         ("", "float32[3]", "'' is no name for a tensor"),
         ("a b", "float32[3]", "'a b' is no name for a tensor"),
         ("../x", "float32[3]", "'../x' is no name for a tensor"),

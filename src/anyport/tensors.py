@@ -11,7 +11,7 @@ One notation serves Python, TOML and the command line::
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -85,9 +85,7 @@ def dim(name: str, sizes: str) -> Dim:
     """
     found = _DIM.match(sizes)
     if found is None:
-        raise UsageError(
-            f"dim '{name}' = '{sizes}' is not understood", do="write it as 1..64 or 64..1024:32"
-        )
+        raise UsageError(f"dim '{name}' = '{sizes}' is not understood", do="write it as 1..64 or 64..1024:32")
     low, high, step = found.groups()
     return Dim(name, int(low), int(high), int(step or 1))
 
@@ -208,6 +206,15 @@ def _with_range(spec: TensorSpec, low: str, high: str) -> TensorSpec:
     if not least < most:
         raise UsageError(f"tensor '{spec.name}': {low}..{high} is no range of values: it is empty")
     return replace(spec, low=least, high=most)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Named tensors in, named tensors out, in the order of the graph, and the sizes of the named axes."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    dims: Mapping[str, Dim] = field(default_factory=dict)
 
 
 def check_feeds(

@@ -3,10 +3,10 @@
 The rules, short enough to keep in mind while writing a page (CONTRIBUTING.md repeats them):
 
 - every fence names its language;
-- ``console``: lines that start with ``$ anyport`` are run, other ``$`` lines are not; what is shown below a command
-  is compared with what it prints: ``…`` stands for anything, on a line of its own for any lines, and the number of
-  spaces does not matter; a command with no output below it is only run; ``# exit code 1`` after a command says how
-  it ends;
+- ``console``: lines that start with ``$ anyport`` are run, other ``$`` lines are not; what is shown below a
+  command is compared with what it prints: ``…`` stands for anything, alone on a line for any lines, and the
+  number of spaces does not matter; a command with no output below it is only run; ``# exit code 1`` after a
+  command says how it ends;
 - ``python``: run as a script; ``toml`` and ``json``: parsed;
 - ``<!-- not run: REASON -->`` above a fence leaves it out.
 
@@ -91,11 +91,11 @@ def commands(text: str) -> list[Command]:
 
 
 def fits(shown: tuple[str, ...], printed: str) -> bool:
-    """Say whether a command printed what the page shows.
+    r"""Say whether a command printed what the page shows.
 
     >>> fits(("worst …x   PASS",), "worst 1.3x PASS")
     True
-    >>> fits(("first", "…", "last"), "first\\nlast")
+    >>> fits(("first", "…", "last"), "first\nlast")
     True
     """
     pattern = ""

@@ -132,5 +132,5 @@ def test_a_page_is_read(tmp_path: Path) -> None:
         (("a", ""), "a\n", True),
     ],
 )
-def test_what_fits(shown: tuple[str, ...], printed: str, expected: bool) -> None:  # noqa: FBT001 -- a table
+def test_what_fits(shown: tuple[str, ...], printed: str, expected: bool) -> None:
     assert pages.fits(shown, printed) is expected

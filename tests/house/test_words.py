@@ -134,5 +134,5 @@ def _handed_on(function: ast.AST) -> set[str]:
         ("# a list of todos", False),
     ],
 )
-def test_what_a_todo_looks_like(comment: str, is_loose: bool) -> None:  # noqa: FBT001 -- a table
+def test_what_a_todo_looks_like(comment: str, is_loose: bool) -> None:
     assert bool(_TODO.search(comment)) is is_loose

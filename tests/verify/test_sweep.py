@@ -32,7 +32,7 @@ def names_of(plan: CasePlan) -> list[str]:
 def test_digits_plan_is_what_the_documentation_shows() -> None:
     plan = plan_cases(DIGITS, DIGITS_DIMS, SweepSettings(seen_sizes={"batch": frozenset({2, 3})}))
     assert str(plan).splitlines() == [
-        "14 cases, batch 1, 2, 4, 5, 33, 64",
+        "12 cases, batch 1, 2, 4, 5, 33, 64",
         "  random    random 1",
         "  random    random 2",
         "  random    random 3",
@@ -45,7 +45,7 @@ def test_digits_plan_is_what_the_documentation_shows() -> None:
         "  random    scale 4",
         "  boundary  zeros",
         "  boundary  extreme values",
-    ][:1] + str(plan).splitlines()[1:]
+    ]
 
 
 @pytest.mark.parametrize(("inputs", "dims"), [(INPUTS, DIMS), (IMAGE, IMAGE_DIMS), (DIGITS, DIGITS_DIMS)])
@@ -78,14 +78,16 @@ def test_the_largest_that_fits_is_named_so_and_is_nearly_the_limit() -> None:
     assert largest.name.endswith(", the largest that fits)")
     assert largest.size_bytes(IMAGE) > 0.8 * 2**26
     alone = plan_cases(IMAGE, IMAGE_DIMS, SweepSettings(max_case_bytes=2**20))
-    assert "batch=14 (the largest that fits)" in " ".join(names_of(alone)) or any(
-        name.startswith("batch=") and name.endswith("(the largest that fits)") for name in names_of(alone)
+    assert any(
+        name.startswith("batch=") and name.endswith(" (the largest that fits)") for name in names_of(alone)
     )
     assert any(text.endswith(": above max_case_bytes") for text in alone.dropped)
 
 
 def test_nothing_fits() -> None:
-    with pytest.raises(UsageError, match=r"the smallest inputs take 0.0469 MiB, a case may take 0.001 MiB") as err:
+    with pytest.raises(
+        UsageError, match=r"the smallest inputs take 0.0469 MiB, a case may take 0.000954 MiB"
+    ) as err:
         plan_cases(IMAGE, IMAGE_DIMS, SweepSettings(max_case_bytes=1000))
     assert err.value.do == "raise --max-case-bytes"
 
@@ -144,7 +146,15 @@ def test_a_mask_of_one_axis_and_one_of_none() -> None:
 
 def test_fixed_inputs_have_no_sizes_to_try() -> None:
     plan = plan_cases([tensor("x", "float32[1, 4]")], {}, SweepSettings())
-    assert names_of(plan) == ["random 1", "random 2", "random 3", "scale 0.1", "scale 4", "zeros", "extreme values"]
+    assert names_of(plan) == [
+        "random 1",
+        "random 2",
+        "random 3",
+        "scale 0.1",
+        "scale 4",
+        "zeros",
+        "extreme values",
+    ]
     assert describe_cases(plan.cases) == "7 cases"
 
 
@@ -194,8 +204,12 @@ def test_the_users_cases_come_first_and_are_typical() -> None:
     ]
 
 
-@pytest.mark.parametrize(("n_given", "limit", "n_kept"), [(5, 40, 5), (100, 10, 5), (30, 40, 28), (100, 1, 1)])
-def test_number_of_cases_is_bounded_and_what_is_dropped_is_said(n_given: int, limit: int, n_kept: int) -> None:
+@pytest.mark.parametrize(
+    ("n_given", "limit", "n_kept"), [(5, 40, 5), (100, 10, 5), (30, 40, 28), (100, 1, 1)]
+)
+def test_number_of_cases_is_bounded_and_what_is_dropped_is_said(
+    n_given: int, limit: int, n_kept: int
+) -> None:
     given = [typical_case(f"own {i}", own_case("x"), DIGITS, DIGITS_DIMS) for i in range(n_given)]
     settings = SweepSettings(max_cases=limit)
     n_made = len(plan_cases(DIGITS, DIGITS_DIMS, SweepSettings()).cases)

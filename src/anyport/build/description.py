@@ -10,8 +10,7 @@ import msgspec
 
 from anyport.bundle import convert_tree
 from anyport.errors import BundleError, UsageError
-from anyport.recipe import Signature
-from anyport.tensors import Dim, TensorSpec, dim, tensor
+from anyport.tensors import Dim, Signature, TensorSpec, dim, tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -114,7 +113,7 @@ def describe(content: Mapping[str, Any], what: str) -> Description:
     return description
 
 
-def _with_dates_as_text(value: Any) -> Any:
+def _with_dates_as_text(value: Any) -> Any:  # noqa: ANN401 -- TOML has any type
     if isinstance(value, dict):
         return {key: _with_dates_as_text(item) for key, item in value.items()}
     return value.isoformat() if hasattr(value, "isoformat") else value
@@ -135,7 +134,7 @@ def signature_of(description: Description) -> Signature | None:
     both = {spec.name for spec in inputs} & {spec.name for spec in outputs}
     if both:
         raise UsageError(f"'{min(both)}' is both an input and an output", do="give the output another name")
-    return Signature(inputs, outputs, dims, dict(description.arguments))
+    return Signature(inputs, outputs, dims)
 
 
 def _check_dims(inputs: Iterable[TensorSpec], dims: Mapping[str, Dim]) -> None:

@@ -71,7 +71,8 @@ class BuildPlan:
             *(f"          output {name} = {text}" for name, text in self.description.outputs.items()),
             *(f"          dim    {name} = {text}" for name, text in self.description.dims.items()),
             f"verify    at most {self.settings.max_cases} cases of {self.settings.max_case_bytes >> 20} MiB",
-            f"write     {self.output.name}" + ("  (an existing one is replaced)" if self.settings.force else ""),
+            f"write     {self.output.name}"
+            + ("  (an existing one is replaced)" if self.settings.force else ""),
         ]
         return "\n".join(lines)
 
@@ -83,6 +84,7 @@ class BuildPlan:
             text=self.description.model.source,
             folder=self.folder,
             signature=signature_of(self.description),
+            arguments=self.description.arguments,
             cases=cases.function if cases else None,
         )
 

@@ -63,7 +63,9 @@ def public_word(word: str) -> str:
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     if "[" in value or ("/" not in value and "\\" not in value):
         return word
-    place, colon, function = value.rpartition(":") if value.rpartition(":")[2].isidentifier() else (value, "", "")
+    place, colon, function = (
+        value.rpartition(":") if value.rpartition(":")[2].isidentifier() else (value, "", "")
+    )
     return f"{option}{equals}{Path(place).name or '.'}{colon}{function}"
 
 

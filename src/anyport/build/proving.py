@@ -59,30 +59,35 @@ class Recorder:
         return answer
 
 
-def prove(
-    part: Part, captured: Capture, model: Path, recorder: Recorder, settings: BuildSettings
+def verify_part(
+    part: Part, captured: Capture, model: Path, reference: Reference, settings: BuildSettings
 ) -> Verdict:
-    """Compare the file ``model`` with PyTorch.
+    """Compare the file ``model`` with PyTorch, all three legs.
 
     Raises:
         SourceError: PyTorch itself cannot run a planned case.
     """
     signature = part.signature
     spec = PartSpec(part.name, VARIANT, signature.inputs, signature.outputs, signature.dims)
-    sweep = SweepSettings(
-        max_case_bytes=settings.max_case_bytes,
-        max_cases=settings.max_cases,
-        seed=settings.seed,
-        seen_sizes={name: frozenset({size}) for name, size in captured.sizes.items()},
-    )
+    sweep = sweep_settings(settings, captured.sizes)
     plan = plan_cases(signature.inputs, signature.dims, sweep, given_cases(part))
     session = open_session(model)
     try:
-        verdict = compare(recorder, session, plan, spec, settings.gates)
+        verdict = compare(reference, session, plan, spec, settings.gates)
     finally:
         session.close()
     account = account_weights(expected_weights(captured.program), read_initializers(model))
     return verdict.with_leg(account.leg())
+
+
+def sweep_settings(settings: BuildSettings, seen: Mapping[str, int] | None = None) -> SweepSettings:
+    """Return how much is tried; sizes that the export saw are not counted as unseen."""
+    return SweepSettings(
+        max_case_bytes=settings.max_case_bytes,
+        max_cases=settings.max_cases,
+        seed=settings.seed,
+        seen_sizes={name: frozenset({size}) for name, size in (seen or {}).items()},
+    )
 
 
 def given_cases(part: Part) -> list[Case]:

@@ -7,10 +7,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from anyport import __version__
 from anyport.build.card import model_card
 from anyport.build.proof import proof_of
 from anyport.build.provenance import created_at, provenance_of
-from anyport.build.proving import VARIANT, Recorder, prove
+from anyport.build.proving import VARIANT, Recorder, verify_part
 from anyport.bundle import (
     FORMAT,
     GraphEntry,
@@ -23,6 +24,7 @@ from anyport.bundle import (
     seal_bundle,
     write_proof,
 )
+from anyport.errors import UsageError
 from anyport.graph.capture import capture
 from anyport.graph.convert import convert
 from anyport.graph.storing import Graph, StoreOptions, store
@@ -34,10 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from anyport.build.plan import BuildPlan
-    from anyport.recipe import Model, Part, Signature
+    from anyport.build.plan import BuildPlan, BuildSettings
+    from anyport.recipe import Model, Part
 
-Progress = "Callable[[str, str], None]"
 PROOF_BYTES: Final = 19_000_000  # the arrays of a proof; with its cases it stays under 20 MB
 
 
@@ -50,12 +51,14 @@ class ProvenPart:
         graph: Its files.
         verdict: What the comparison found.
         recorder: The reference's answers.
+        cures: What was mended in the graph.
     """
 
     part: Part
     graph: Graph
     verdict: Verdict
     recorder: Recorder
+    cures: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +95,14 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
         for part in model.parts:
             folder = staging.folder / "parts" / part.name / VARIANT
             folder.mkdir(parents=True)
-            proven.append(export_and_prove(part, folder / "model.onnx", plan, progress))
+            proven.append(export_and_prove(model, part, plan, progress, folder))
         manifest, digest = _seal(staging.folder, model, proven, plan)
         staging.commit()
     size_mb = sum(entry.size_bytes for entry in manifest.files) / 1e6
-    progress("bundle", f"{plan.output.name}   {len(manifest.files)} files, {size_mb:.1f} MB   sha256 {digest[:12]}…")
+    progress(
+        "bundle",
+        f"{plan.output.name}   {len(manifest.files)} files, {size_mb:.1f} MB   sha256 {digest[:12]}…",
+    )
     result = BuildResult(plan.output, manifest, digest, tuple(p.verdict for p in proven))
     _write_report(result, time.monotonic() - started_s)
     return result
@@ -108,7 +114,10 @@ def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     model = find_model(plan.request)
     task = table.task or model.task
     settings = dict(model.settings) | plan.description.settings
-    check_settings(task, settings, model.parts[0].signature.inputs if model.parts else ())
+    if task is not None:
+        check_settings(task, settings, {part.name: part.signature for part in model.parts})
+    elif settings:
+        raise UsageError("settings are given, and no task that they are for", do='task = "classify", say')
     model = replace(model, name=table.name or model.name, task=task, settings=settings)
     n_parameters = sum(p.numel() for part in model.parts for p in part.module.parameters())
     progress("source", f"{model.name}, {n_parameters / 1e6:.2f} M parameters   {model.source}")
@@ -116,9 +125,9 @@ def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
 
 
 def export_and_prove(
-    part: Part, path: Path, plan: BuildPlan, progress: Callable[[str, str], None]
+    model: Model, part: Part, plan: BuildPlan, progress: Callable[[str, str], None], folder: Path
 ) -> ProvenPart:
-    """Export one part to ``path`` and compare the file with PyTorch.
+    """Export one part of a model into ``folder`` and compare the file with PyTorch.
 
     Raises:
         MismatchError: The verdict is not a pass, and was not allowed by name.
@@ -127,61 +136,55 @@ def export_and_prove(
     for warning in captured.warnings:
         progress("warning", warning)
     converted = convert(captured, part, plan.settings.opset)
-    options = StoreOptions(metadata=graph_metadata(plan, part), producer_version=_version())
+    options = StoreOptions(metadata=graph_metadata(plan, model, part))
+    path = folder / "model.onnx"
     graph = store(converted, path, options)
-    (path.parent / "modules.json").write_bytes(converted.modules.encode())
+    (folder / "modules.json").write_bytes(converted.modules.encode())
     axes = ", ".join(f"{name} {dim}" for name, dim in part.signature.dims.items()) or "none"
     progress("export", f"{part.name}   {graph.n_nodes} nodes, opset {graph.opset}   dynamic axes: {axes}")
     recorder = Recorder(TorchReference(part), PROOF_BYTES)
-    verdict = prove(part, captured, path, recorder, plan.settings)
+    verdict = verify_part(part, captured, path, recorder, plan.settings)
     progress("verify", verdict.summary())
-    if not is_allowed(verdict, plan):
+    if not is_allowed(verdict, plan.settings):
         verdict.raise_if_bad()
-    return ProvenPart(part, graph, verdict, recorder)
+    return ProvenPart(part, graph, verdict, recorder, converted.cures)
 
 
-def is_allowed(verdict: Verdict, plan: BuildPlan) -> bool:
+def is_allowed(verdict: Verdict, settings: BuildSettings) -> bool:
     """Say whether the user allowed a verdict that is no pass, by its name."""
     words = {Status.FAIL: "failed", Status.INCONCLUSIVE: "inconclusive"}
-    return words.get(verdict.status) in plan.settings.allow
+    return words.get(verdict.status) in settings.allow
 
 
-def graph_metadata(plan: BuildPlan, part: Part) -> dict[str, str]:
+def graph_metadata(plan: BuildPlan, model: Model, part: Part) -> dict[str, str]:
     """Return what a graph says of itself in ``metadata_props``."""
     table = plan.description.model
     facts = {
-        "name": table.name or part.name,
+        "name": model.name,
         "version": table.version,
         "author": table.author,
         "license": table.license,
-        "source": plan.request.text.rpartition("/")[2],
+        "source": model.source,
         "created": created_at(plan.settings.source_date_epoch),
         "trained_at": table.trained_at,
-        "producer": f"anyport {_version()}",
-        "anyport.signature": json.dumps(signature_words(part.signature), separators=(",", ":")),
+        "producer": f"anyport {__version__}",
+        "anyport.signature": json.dumps(signature_words(part), separators=(",", ":")),
     }
     return {key: value for key, value in facts.items() if value}
 
 
-def signature_words(signature: Signature) -> dict[str, Any]:
-    """Return a signature in its notation, as the metadata of a graph keeps it."""
+def signature_words(part: Part) -> dict[str, Any]:
+    """Return a part's signature in its notation, as the metadata of a graph keeps it."""
+    signature = part.signature
     return {
         "inputs": {spec.name: str(spec) for spec in signature.inputs},
         "outputs": {spec.name: str(spec) for spec in signature.outputs},
         "dims": {name: str(dim) for name, dim in signature.dims.items()},
-        "arguments": dict(signature.arguments),
+        "arguments": dict(part.arguments),
     }
 
 
-def _version() -> str:
-    from anyport import __version__  # noqa: PLC0415  (read from the installed package when asked for)
-
-    return __version__
-
-
-def _seal(
-    folder: Path, model: Model, proven: list[ProvenPart], plan: BuildPlan
-) -> tuple[Manifest, str]:
+def _seal(folder: Path, model: Model, proven: list[ProvenPart], plan: BuildPlan) -> tuple[Manifest, str]:
     proof, arrays = proof_of({p.part.name: p.recorder for p in proven})
     write_proof(folder, proof, arrays)
     manifest = _manifest(model, proven, plan)
@@ -195,7 +198,12 @@ def _manifest(model: Model, proven: list[ProvenPart], plan: BuildPlan) -> Manife
     statuses = {p.verdict.status for p in proven}
     note = "" if statuses == {Status.PASS} else "; ".join(p.verdict.summary() for p in proven)
     steps = [
-        Step("export", {"opset": p.graph.opset, "part": p.part.name}, p.verdict.summary()) for p in proven
+        Step(
+            "export",
+            {"part": p.part.name, "opset": p.graph.opset, "cures": list(p.cures)},
+            p.verdict.summary(),
+        )
+        for p in proven
     ]
     return Manifest(
         format=FORMAT,
@@ -210,7 +218,7 @@ def _manifest(model: Model, proven: list[ProvenPart], plan: BuildPlan) -> Manife
         ),
         task=model.task,
         settings=dict(model.settings),
-        parts={p.part.name: _part_entry(p.part.signature) for p in proven},
+        parts={p.part.name: _part_entry(p.part) for p in proven},
         variants={
             VARIANT: VariantEntry(
                 graphs={p.part.name: _graph_entry(p) for p in proven},
@@ -225,8 +233,8 @@ def _manifest(model: Model, proven: list[ProvenPart], plan: BuildPlan) -> Manife
     )
 
 
-def _part_entry(signature: Signature) -> PartEntry:
-    words = signature_words(signature)
+def _part_entry(part: Part) -> PartEntry:
+    words = signature_words(part)
     return PartEntry(inputs=words["inputs"], outputs=words["outputs"], dims=words["dims"])
 
 
@@ -246,7 +254,7 @@ def _graph_entry(proven: ProvenPart) -> GraphEntry:
 
 def _write_report(result: BuildResult, wall_s: float) -> None:
     """Write what this machine measured beside the sealed bundle, as ``NAME.report.json``."""
-    from anyport.build.report import machine_report  # noqa: PLC0415
+    from anyport.build.report import machine_report
 
     verdicts: list[Mapping[str, Any]] = [verdict.to_json() for verdict in result.verdicts]
     report = machine_report() | {"wall_s": round(wall_s, 3), "manifest": result.digest, "verdicts": verdicts}

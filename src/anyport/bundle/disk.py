@@ -8,12 +8,13 @@ import os
 import shutil
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 from anyport.errors import BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
     from pathlib import Path
 
 BLOCK_BYTES: Final = 1 << 20
@@ -88,7 +89,7 @@ def is_link(status: os.stat_result) -> bool:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
+def open_regular(path: Path) -> Iterator[FileIO]:
     """Open a file to read; no link is followed and nothing but a regular file is opened.
 
     Raises:
@@ -101,7 +102,7 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     with os.fdopen(descriptor, "rb", buffering=0) as opened:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise BundleError(f"'{path.name}' is no regular file", where=str(path))
-        yield opened  # type: ignore[misc]  # unbuffered files are BinaryIO in all that is used here
+        yield opened
 
 
 def read_capped(path: Path, limit_bytes: int) -> bytes:
@@ -121,7 +122,7 @@ def read_capped(path: Path, limit_bytes: int) -> bytes:
     return content
 
 
-def _read_all(opened: BinaryIO, limit_bytes: int) -> bytes:
+def _read_all(opened: FileIO, limit_bytes: int) -> bytes:
     blocks = []
     while limit_bytes > 0 and (block := opened.read(min(BLOCK_BYTES, limit_bytes))):
         blocks.append(block)

@@ -18,10 +18,10 @@ _SHOWN_CHARS: Final = 80
 
 
 def shown(text: str) -> str:
-    """Quote words that someone else wrote: short, and without control characters.
+    r"""Quote words that someone else wrote: short, and without control characters.
 
-    >>> shown("a" + chr(27) + "[2J")
-    "'a\\\\x1b[2J'"
+    >>> print(shown("a" + chr(27) + "[2J"))
+    'a\x1b[2J'
     """
     return repr(text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…")
 

@@ -58,5 +58,7 @@ def _size_of_file(path: str, status: os.stat_result, folder: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         kind = stat.filemode(status.st_mode)[0]
         name = {"p": "a FIFO", "s": "a socket", "c": "a device", "b": "a device"}.get(kind, "no file")
-        raise BundleError(f"{shown(path)} is {name}; a bundle holds only files and folders", where=str(folder))
+        raise BundleError(
+            f"{shown(path)} is {name}; a bundle holds only files and folders", where=str(folder)
+        )
     return status.st_size

@@ -43,7 +43,9 @@ class VerbGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb, or name the nearest one."""
         if args and not args[0].startswith("-") and args[0] not in VERBS:
-            raise UsageError(f"there is no verb '{args[0]}'{did_you_mean(args[0], VERBS)}", do="anyport --help")
+            raise UsageError(
+                f"there is no verb '{args[0]}'{did_you_mean(args[0], VERBS)}", do="anyport --help"
+            )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -52,7 +54,7 @@ class VerbGroup(click.Group):
             formatter.write_dl([(name, verb.about) for name, verb in VERBS.items()])
 
 
-def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 -- click's signature
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 -- click's
     if value:
         from anyport import __version__
 
@@ -67,7 +69,12 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     epilog="anyport VERB --help says more. Exit codes: 0 fine, 1 a check failed, 2 wrong use.",
 )
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version.",
 )
 def anyport() -> None:
     """Export once, run in any port: a PyTorch model becomes a proven bundle that runs without PyTorch."""

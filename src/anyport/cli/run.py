@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import click
 
 from anyport.cli.frame import show_json
-from anyport.cli.options import SizeType, json_option
-from anyport.cli.taskoptions import TaskCommand
+from anyport.cli.options import SizeType, gathered, json_option
+from anyport.cli.taskoptions import TaskCommand, chosen_graphs, chosen_options
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What stands on the command line."""
+
+    bundle: str
+    inputs: tuple[str, ...]
+    variant: str | None
+    threads: int | None
+    memory_limit: int | None
+    provider: str
+    as_json: bool
 
 
 @click.command(cls=TaskCommand)
-@click.argument("bundle")
+@click.argument("bundle", metavar="BUNDLE")
 @click.argument("inputs", nargs=-1, metavar="INPUT…")
 @click.option("--variant", help="The variant of the bundle; its own choice by default.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for one operator; all cores by default.")
-@click.option("--memory-limit", type=SizeType(), help="Bound weights and computation, such as 512MB or 2GB.")
-@click.option("--provider", default="cpu", show_default=True, help="Execution provider; asserted.")
+@click.option("--memory-limit", type=SizeType(), help="Bound weights and computation: 512MB, 2GB.")
+@click.option("--provider", default="cpu", show_default=True, help="Execution provider; no fallback.")
 @json_option
-def command(bundle: str, inputs: tuple[str, ...], as_json: bool, **chosen: Any) -> None:  # noqa: ANN401, FBT001
-    """Run BUNDLE (or a plain .onnx file) on INPUTs: pictures, or NAME=FILE.npy.
+@gathered(Words)
+def command(words: Words) -> None:
+    """Run BUNDLE, or a plain .onnx file, on INPUTs: pictures, or NAME=FILE.npy.
 
     `anyport run BUNDLE --help` lists the options of that bundle's task, too.
     """
     from anyport.runtime import SessionOptions
-    from anyport.task import TaskOptions, open_task
+    from anyport.task import TaskOptions
+    from anyport.task.opening import task_of
 
-    session = SessionOptions(
-        provider=chosen.pop("provider"),
-        n_threads=chosen.pop("threads"),
-        memory_limit_bytes=chosen.pop("memory_limit"),
-    )
-    task = open_task(bundle, TaskOptions(variant=chosen.pop("variant"), session=session))
-    try:
-        found = task.answer(inputs, {name: value for name, value in chosen.items() if value is not None})
-    finally:
-        task.close()
-    if as_json:
+    session = SessionOptions(words.provider, words.threads, words.memory_limit)
+    context = click.get_current_context()
+    with task_of(chosen_graphs(context), TaskOptions(words.variant, session=session)) as task:
+        found = task.answer(words.inputs, chosen_options(context))
+    if words.as_json:
         show_json(found.record)
     else:
         click.echo("\n".join(found.lines))

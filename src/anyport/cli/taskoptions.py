@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
-    import msgspec
-    from msgspec import inspect
+    from msgspec import inspect, structs
 
-_KEY: Final = "anyport.task_options"
+    from anyport.task.graphs import Graphs
+
+_GRAPHS: Final = "anyport.graphs"
+_OPTIONS: Final = "anyport.task_options"
+_CHOSEN: Final = "anyport.chosen_options"
 _SHORT: Final = {"output": "-o"}
 
 
@@ -21,13 +24,14 @@ class TaskCommand(click.Command):
         """Read the bundle's task first, then the words."""
         bundle = self._first_argument(args)
         if bundle is not None:
-            ctx.meta[_KEY] = _options_of_bundle(bundle)
+            ctx.meta[_GRAPHS] = _open(ctx, bundle)
+            ctx.meta[_OPTIONS] = _options_of(ctx.meta[_GRAPHS])
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the command's own options and those of the task."""
         own = super().get_params(ctx)
-        return [*own[:-1], *ctx.meta.get(_KEY, ()), own[-1]]
+        return [*own[:-1], *ctx.meta.get(_OPTIONS, ()), own[-1]]
 
     def _first_argument(self, args: list[str]) -> str | None:
         """Return the first word that is neither an option of the command nor the value of one."""
@@ -45,28 +49,76 @@ class TaskCommand(click.Command):
         return None
 
 
-def _options_of_bundle(bundle: str) -> list[click.Option]:
-    from msgspec import inspect
+def chosen_options(ctx: click.Context) -> dict[str, Any]:
+    """Return the task's options that stand on the command line."""
+    return dict(ctx.meta.get(_CHOSEN, {}))
 
-    from anyport.task.opening import TENSORS, open_graphs, task_module
+
+def chosen_graphs(ctx: click.Context) -> Graphs:
+    """Return the open bundle: a zip is unpacked once only."""
+    graphs: Graphs = ctx.meta[_GRAPHS]
+    return graphs
+
+
+def _open(ctx: click.Context, bundle: str) -> Graphs:
+    from anyport.task.opening import open_graphs
 
     graphs = open_graphs(bundle)
-    try:
-        kind = task_module(graphs.task or TENSORS).Options
-    finally:
-        graphs.close()
-    described = inspect.type_info(kind)
-    return [_option(kind, field) for field in described.fields]  # type: ignore[attr-defined]
+    ctx.call_on_close(graphs.close)
+    return graphs
 
 
-def _option(kind: type[msgspec.Struct], field: inspect.Field) -> click.Option:
+def _options_of(graphs: Graphs) -> list[click.Option]:
+    from msgspec import structs
+
+    from anyport.task.opening import module_of
+
+    return [_option(field) for field in structs.fields(module_of(graphs).Options)]
+
+
+def _option(field: structs.FieldInfo) -> click.Option:
     """Make the option of one field: name, type, default, range and help come from the struct."""
+    from msgspec import inspect
+
+    kinds = _kinds(inspect.type_info(field.type))
+    kind = next(one for one in kinds if not isinstance(one, inspect.NoneType | inspect.Metadata))
+    words = [one.extra_json_schema for one in kinds if isinstance(one, inspect.Metadata)]
+    about = next(str(word["description"]) for word in words if word)
+    if isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
+        about = f"{about}  [default: {field.default}]"
     names = [_SHORT[field.name]] if field.name in _SHORT else []
-    names.append(f"--{field.name.replace('_', '-')}")
-    help_text, value_type, is_flag = _words(field.type)
-    settings: dict[str, Any] = {"help": help_text, "default": None}
-    if is_flag:
-        return click.Option(names, is_flag=True, **settings)
-    if field.default is not None and isinstance(field.default, int | float | str):
-        settings["help"] = f"{help_text}  [default: {field.default}]"
-    return click.Option(names, type=value_type, **settings)
+    return click.Option(
+        [*names, f"--{field.name.replace('_', '-')}"],
+        is_flag=isinstance(kind, inspect.BoolType),
+        type=_click_type(kind),
+        default=None,
+        help=about,
+        expose_value=False,
+        callback=_note,
+    )
+
+
+def _kinds(described: inspect.Type) -> list[inspect.Type]:
+    """Return a type and the types inside it."""
+    from msgspec import inspect
+
+    if isinstance(described, inspect.Metadata):
+        return [described, *_kinds(described.type)]
+    if isinstance(described, inspect.UnionType):
+        return [found for choice in described.types for found in _kinds(choice)]
+    return [described]
+
+
+def _click_type(kind: inspect.Type) -> click.ParamType[Any] | None:
+    from msgspec import inspect
+
+    if isinstance(kind, inspect.IntType):
+        return click.IntRange(kind.ge, kind.le)
+    if isinstance(kind, inspect.FloatType):
+        return click.FloatRange(kind.ge, kind.le)
+    return None if isinstance(kind, inspect.BoolType) else click.STRING
+
+
+def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:  # noqa: ANN401 -- click's signature
+    if value is not None and param.name is not None:
+        ctx.meta.setdefault(_CHOSEN, {})[param.name] = value

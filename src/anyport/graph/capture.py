@@ -64,7 +64,7 @@ def capture(part: Part) -> Capture:
         ExportError: Something else that cannot be exported; it names the user's line.
     """
     check_eval_mode(part.module)
-    adapter = Adapter(part.module, part.signature)
+    adapter = Adapter(part)
     sizes = example_sizes(tuple(part.signature.dims.values()))
     case = _example(part.signature.inputs, sizes)
     arrays = case.arrays(part.signature.inputs)

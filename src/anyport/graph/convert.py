@@ -131,7 +131,7 @@ def _restore_weight_names(model: ir.Model, captured: Capture) -> frozenset[str]:
 
 
 def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
-    if value.name in model.graph.initializers:
+    if value.name is not None and value.name in model.graph.initializers:
         model.graph.initializers.pop(value.name)
         value.name = name
         if value.const_value is not None:
@@ -148,7 +148,7 @@ def _name_ends(model: ir.Model, part: Part) -> None:
     specs = [*part.signature.inputs, *part.signature.outputs]
     if len(graph.inputs) != len(part.signature.inputs) or len(graph.outputs) != len(part.signature.outputs):
         raise ExportError(
-            f"part '{part.name}' has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs in the graph, "
+            f"the graph of part '{part.name}' has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, "
             f"{len(part.signature.inputs)} and {len(part.signature.outputs)} are declared"
         )
     _separate_outputs(model)
@@ -203,7 +203,7 @@ def check_axes(model: ir.Model, part: Part) -> None:
     for value, spec in ends:
         if value.dtype != _IR_DTYPES[spec.dtype]:
             raise ExportError(
-                f"tensor '{spec.name}' of part '{part.name}' is {value.dtype} in the graph, declared as {spec}"
+                f"tensor '{spec.name}' of part '{part.name}' is {value.dtype} in the graph, not {spec}"
             )
         produced = list(value.shape.dims) if value.shape is not None else None
         if produced is None or len(produced) != len(spec.axes):

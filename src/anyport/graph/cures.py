@@ -77,6 +77,8 @@ def _mask_with_infinity(model: ir.Model, where: ir.Node) -> None:
     name = f"{old.name}_inf"
     if name not in model.graph.initializers:
         tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(
+            name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         model.graph.register_initializer(value)
     where.replace_input_with(2, model.graph.initializers[name])

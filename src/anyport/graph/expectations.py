@@ -176,7 +176,7 @@ def _is_convolution(node: Node) -> bool:
 
 
 def _epsilon(node: Node) -> float:
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]  # noqa: SLF001
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]  # noqa: SLF001 -- no public way
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
     return float(given["eps"])  # type: ignore[arg-type]
 
@@ -200,12 +200,12 @@ class _Fold:
             name=f"{owner} folded {what}", load=load, kind="folded", of=extra + of, rtol=_FOLD_REL
         )
 
-    def _values(self) -> list[Tensor | None]:
-        return [None if s is None else self._constants.value(s).double() for s in self._statistics]
+    def _value(self, place: int) -> Tensor | None:
+        node = self._statistics[place]
+        return None if node is None else self._constants.value(node).double()
 
     def _scale(self) -> Tensor:
-        weight, _, _, variance = self._values()
-        assert variance is not None  # noqa: S101  (checked by the caller: inference needs it)
+        weight, variance = self._value(0), self._constants.value(self._statistics[3]).double()
         inverse = torch.rsqrt(variance + self._eps)
         return inverse if weight is None else weight * inverse
 
@@ -219,7 +219,7 @@ class _Fold:
 
     def bias(self, bias: Any) -> np.ndarray:
         """float32[channels]: the bias of the convolution after the fold."""
-        _, beta, mean, _ = self._values()
+        beta, mean = self._value(1), self._constants.value(self._statistics[2]).double()
         before = 0.0 if bias is None else self._constants.value(bias).double()
         shift = (before - mean) * self._scale()
         return _array((shift if beta is None else shift + beta).float())

@@ -37,6 +37,12 @@ def read_initializers(path: Path) -> dict[str, LazyArray]:
     return found
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the ``metadata_props`` of an .onnx file."""
+    model = onnx.load(str(path), load_external_data=False)
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
 def _lazy(tensor: TensorProto, folder: Path) -> LazyArray:
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     return LazyArray(tuple(tensor.dims), dtype, partial(_load, tensor, folder))
@@ -48,9 +54,7 @@ def _load(tensor: TensorProto, folder: Path) -> np.ndarray:
     place = {entry.key: entry.value for entry in tensor.external_data}
     file = (folder / place["location"]).resolve()
     if not file.is_relative_to(folder.resolve()):
-        raise BundleError(
-            f"weight '{tensor.name}' lies outside the model's folder", where=place["location"]
-        )
+        raise BundleError(f"weight '{tensor.name}' lies outside the model's folder", where=place["location"])
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     shape, offset = tuple(tensor.dims), int(place.get("offset", 0))
     size_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -59,4 +63,6 @@ def _load(tensor: TensorProto, folder: Path) -> np.ndarray:
             f"weight '{tensor.name}' ends at byte {offset + size_bytes}, '{file.name}' has "
             f"{file.stat().st_size}: the file is cut short"
         )
-    return np.asarray(np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape or (1,))).reshape(shape)
+    return np.asarray(np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape or (1,))).reshape(
+        shape
+    )

@@ -47,8 +47,8 @@ def check_program(program: ExportedProgram, part: Part) -> tuple[str, ...]:
     written = sorted(program.graph_signature.buffers_to_mutate.values())
     if written:
         raise RefusedModelError(
-            f"part '{part.name}' writes to its own buffer '{written[0].removeprefix(PREFIX)}': each run would "
-            "change the next",
+            f"part '{part.name}' writes to its own buffer '{written[0].removeprefix(PREFIX)}': each run "
+            "would change the next",
             where=where_is(part.module),
             do="give the state as an input and return it as an output",
         )

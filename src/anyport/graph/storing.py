@@ -11,17 +11,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
+from anyport import __version__
 from anyport.bundle import TensorFileWriter, read_header
 from anyport.errors import ExportError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    import numpy as np
 
     from anyport.graph.convert import Converted
 
@@ -49,12 +49,10 @@ class StoreOptions:
         weights: ``inside`` the .onnx file, ``beside`` it as safetensors, or ``auto``: inside if the file
             stays under `MAX_INSIDE_BYTES`.
         metadata: Written to the graph's ``metadata_props``.
-        producer_version: The version of anyport.
     """
 
     weights: Literal["auto", "beside", "inside"] = "beside"
     metadata: Mapping[str, str] = field(default_factory=dict)
-    producer_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ def store(converted: Converted, path: Path, options: StoreOptions) -> Graph:
     """
     model = converted.model
     model.producer_name = "anyport"
-    model.producer_version = options.producer_version
+    model.producer_version = __version__
     model.metadata_props.update(options.metadata)
     n_parameters = sum(
         value.const_value.size
@@ -165,7 +163,7 @@ def _move_out(model: ir.Model, weights: Path, weight_names: frozenset[str]) -> N
             entry.offset,
             entry.size_bytes,
             tensor.dtype,
-            shape=tensor.shape,  # type: ignore[arg-type]  (a Shape in every tensor that has one)
+            shape=ir.Shape(tensor.shape),
             name=name,
             base_dir=weights.parent,
         )
@@ -178,7 +176,11 @@ def _same_content(tensors: Mapping[str, ir.TensorProtocol]) -> dict[str, str]:
     for name in sorted(tensors):
         tensor = tensors[name]
         array: np.ndarray = tensor.numpy()
-        digest = hashlib.sha256(memoryview(array.reshape(-1).view("uint8"))).digest() if array.size else b""
+        digest = (
+            hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).digest()
+            if array.size
+            else b""
+        )
         key = (tensor.dtype, tuple(array.shape), digest)
         stored_as[name] = first.setdefault(key, name)
     return stored_as
@@ -186,6 +188,6 @@ def _same_content(tensors: Mapping[str, ir.TensorProtocol]) -> dict[str, str]:
 
 def _write(model: ir.Model, path: Path) -> None:
     proto = ir.serde.serialize_model(model)
-    # inner shapes speak of symbols that no longer exist, and break quantizers for initializers (targets.md T2)
+    # inner shapes speak of symbols that no longer exist; those of initializers stop onnxruntime's quantizer
     del proto.graph.value_info[:]
     path.write_bytes(proto.SerializeToString(deterministic=True))

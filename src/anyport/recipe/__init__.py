@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, cast
 
-from anyport.recipe.part import Model, Part, Recipe, Signature
+from anyport.recipe.part import Model, Part, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RECIPES", "Model", "Part", "Recipe", "RecipeEntry", "Signature", "recipe_for"]
+__all__ = ["RECIPES", "Model", "Part", "Recipe", "RecipeEntry", "recipe_for"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,25 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from anyport.tensors import Dim, TensorSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """The named tensors that go into a network and come out of it.
-
-    Attributes:
-        inputs: In the order of the graph. A name is the name of a parameter of ``forward``, or, if no
-            name is, the inputs are given by position.
-        outputs: The key of a dict output, or a name for each tensor of a tuple, in order.
-        dims: The sizes that each named axis may take.
-        arguments: Other arguments of ``forward``, fixed for good in the graph.
-    """
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    dims: Mapping[str, Dim]
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    from anyport.tensors import Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +22,17 @@ class Part:
     Attributes:
         name: Lower case, such as ``vision_encoder``.
         module: In eval mode; anyport never writes to it.
-        signature: Its named inputs and outputs.
+        signature: Its named inputs and outputs. An input's name is a parameter of ``forward``, or, if no
+            name is, the inputs are given by position. An output's name is a key of what ``forward``
+            returns, or stands for a tensor of a tuple by position.
+        arguments: Other arguments of ``forward``, fixed for good in the graph.
         given: The user's own cases, made anew at each call: input name -> array.
     """
 
     name: str
     module: nn.Module
     signature: Signature
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     given: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None = None
 
 

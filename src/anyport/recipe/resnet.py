@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from torch import Tensor, nn
 
 from anyport.errors import SourceError
-from anyport.recipe.part import Model, Part, Signature
-from anyport.tensors import dim, tensor
+from anyport.recipe.part import Model, Part
+from anyport.tensors import Signature, dim, tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ def load(checkpoint: str | Path) -> Model:
     Raises:
         SourceError: The checkpoint is not whole, or its processor is of an unknown kind.
     """
-    from transformers import ResNetForImageClassification  # noqa: PLC0415  (seconds to import)
+    from transformers import ResNetForImageClassification
 
     module = ResNetForImageClassification.from_pretrained(checkpoint)
     return model_from_module(module.eval(), _processor_settings(checkpoint), str(checkpoint))
@@ -105,9 +105,7 @@ def _target_size(processor: Mapping[str, Any]) -> int:
     for key in ("shortest_edge", "height"):
         if key in size:
             return int(size[key])
-    raise SourceError(
-        f"preprocessor_config.json has size {dict(size)}, expected 'shortest_edge' or 'height'"
-    )
+    raise SourceError(f"preprocessor_config.json has size {dict(size)}, expected 'shortest_edge' or 'height'")
 
 
 def _processor_settings(checkpoint: str | Path) -> dict[str, Any]:
@@ -115,7 +113,7 @@ def _processor_settings(checkpoint: str | Path) -> dict[str, Any]:
     if folder.is_dir():
         found = folder / "preprocessor_config.json"
     else:
-        from huggingface_hub import hf_hub_download  # noqa: PLC0415
+        from huggingface_hub import hf_hub_download
 
         found = Path(hf_hub_download(str(checkpoint), "preprocessor_config.json"))
     if not found.is_file():

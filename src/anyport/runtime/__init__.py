@@ -1,7 +1,7 @@
 """Runtimes: a graph becomes a `Session`. One module per runtime, imported when it is asked for."""
 
 from anyport.runtime.opening import RUNTIMES, Entry, open_session
-from anyport.runtime.options import Optimization, SessionOptions, size_from_text, text_from_size
+from anyport.runtime.options import Optimization, SessionOptions, size_from_text
 from anyport.runtime.session import Session
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "SessionOptions",
     "open_session",
     "size_from_text",
-    "text_from_size",
 ]

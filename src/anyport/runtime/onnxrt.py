@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING, Any, Final
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
+from anyport.bundle.disk import size_text
 from anyport.errors import SessionError, UsageError, did_you_mean
 from anyport.runtime.onnxfile import weights_size
-from anyport.runtime.options import text_from_size
-from anyport.runtime.signature import Signature, check_declared, signature_of_part, signature_of_values
+from anyport.runtime.signature import check_declared, signature_of_part, signature_of_values
 from anyport.tensors import check_feeds
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from anyport.bundle.reading import GraphFile
     from anyport.runtime.options import SessionOptions
-    from anyport.tensors import TensorSpec
+    from anyport.tensors import Signature, TensorSpec
 
 _CPU: Final = "CPUExecutionProvider"
 _SUFFIX: Final = "ExecutionProvider"
@@ -115,27 +115,28 @@ class Opening:
         if isinstance(graph, Path):
             self.path, self.where = graph, str(graph)
             self.declared: Signature | None = None
-            self.optimization = options.optimization or "all"
+            self.optimization: str = options.optimization or "all"
             return
         self.path = graph.path
         self.where = f"part {graph.part_name}, variant {graph.variant_name}"
         self.declared = signature_of_part(graph.part)
-        self.optimization = options.optimization or graph.entry.optimization  # type: ignore[assignment]
+        self.optimization = options.optimization or graph.entry.optimization
 
     def native_options(self) -> ort.SessionOptions:
         """Return onnxruntime's own options."""
         if self.optimization not in _LEVELS:
-            raise UsageError(f"there is no optimization '{self.optimization}'{did_you_mean(self.optimization, _LEVELS)}")
+            meant = did_you_mean(self.optimization, _LEVELS)
+            raise UsageError(f"there is no optimization '{self.optimization}'{meant}")
         native_options = ort.SessionOptions()
         native_options.log_severity_level = _SILENT
         native_options.graph_optimization_level = _LEVELS[self.optimization]
-        native_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if self.options.n_threads is not None:
             native_options.intra_op_num_threads = self.options.n_threads
         if self.options.memory_limit_bytes is not None:
             native_options.enable_mem_pattern = False
             native_options.add_session_config_entry("session.disable_prepacking", "1")
             native_options.add_session_config_entry("session.use_env_allocators", "1")
+        native_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         return native_options
 
     def native_session(self, provider: str) -> ort.InferenceSession:
@@ -164,11 +165,10 @@ class Opening:
         try:
             weights_bytes = weights_size(self.path)
         except ValueError as err:
-            raise SessionError(f"{self.path.name} cannot be read as an .onnx file: {err}", where=self.where) from err
+            raise SessionError(f"{self.path.name} is no whole .onnx file: {err}", where=self.where) from err
         if weights_bytes >= limit_bytes:
             raise SessionError(
-                f"the weights take {text_from_size(weights_bytes)}, "
-                f"the memory limit is {text_from_size(limit_bytes)}",
+                f"the weights take {size_text(weights_bytes)}, the memory limit is {size_text(limit_bytes)}",
                 where=self.where,
                 do="raise the memory limit, or take a smaller variant",
             )
@@ -181,8 +181,8 @@ class Opening:
         if full is not None and limit is not None:
             free, asked = int(full[1]), int(full[2])
             return SessionError(
-                f"{step} needs more than the memory limit of {text_from_size(limit)}: "
-                f"{text_from_size(asked)} were asked for with {text_from_size(free)} left",
+                f"{step} needs more than the memory limit of {size_text(limit)}: "
+                f"{size_text(asked)} were asked for with {size_text(free)} left",
                 where=where,
                 do="raise the memory limit, or give fewer or smaller inputs at a time",
             )
@@ -214,7 +214,7 @@ def open_session(graph: Path | GraphFile, options: SessionOptions) -> Onnxruntim
 
 def _provider(name: str) -> str:
     """Return onnxruntime's name of a provider: ``cuda`` is ``CUDAExecutionProvider``."""
-    known = {full.removesuffix(_SUFFIX).lower(): full for full in ort.get_all_providers()}
+    known: dict[str, str] = {full.removesuffix(_SUFFIX).lower(): full for full in ort.get_all_providers()}
     short = name.removesuffix(_SUFFIX).lower()
     if short not in known:
         raise UsageError(f"onnxruntime has no provider '{name}'{did_you_mean(short, known)}")

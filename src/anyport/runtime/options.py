@@ -22,6 +22,7 @@ _UNITS: Final = {
     "GIB": 2**30,
     "TIB": 2**40,
 }
+_SHOWN_UNITS: Final = ("GB", "GiB", "KB", "KiB", "MB", "MiB")
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
 
 
@@ -65,17 +66,5 @@ def size_from_text(text: str) -> int:
         raise UsageError(f"'{text}' is no size", do="write it as 512MB, 2GB or 1.5GiB")
     number, unit = found.groups()
     if unit.upper() not in _UNITS:
-        raise UsageError(f"'{unit}' in '{text}' is no unit{did_you_mean(unit, ['KB', 'MB', 'GB', 'GiB', 'MiB'])}")
+        raise UsageError(f"'{unit}' in '{text}' is no unit{did_you_mean(unit, _SHOWN_UNITS)}")
     return int(float(number) * _UNITS[unit.upper()])
-
-
-def text_from_size(size_bytes: int) -> str:
-    """Write a number of bytes for people.
-
-    >>> text_from_size(512_000_000), text_from_size(812)
-    ('512.0 MB', '812 B')
-    """
-    for unit in ("GB", "MB", "KB"):
-        if size_bytes >= _UNITS[unit]:
-            return f"{size_bytes / _UNITS[unit]:.1f} {unit}"
-    return f"{size_bytes} B"

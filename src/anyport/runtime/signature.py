@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from anyport.axes import Axis, parse_axis
 from anyport.errors import SessionError, UsageError
-from anyport.tensors import DTYPES, Dim, TensorSpec, dim, tensor
+from anyport.tensors import DTYPES, Signature, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from anyport.bundle.manifest import PartEntry
 
@@ -26,22 +25,9 @@ class Value(Protocol):
     shape: Sequence[int | str | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """Named tensors in, named tensors out, and the sizes that the named axes may have."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    dims: Mapping[str, Dim] = field(default_factory=dict)
-
-
 def signature_of_part(part: PartEntry) -> Signature:
     """Read the notation of a bundle's part."""
-    return Signature(
-        inputs=tuple(tensor(name, text) for name, text in part.inputs.items()),
-        outputs=tuple(tensor(name, text) for name, text in part.outputs.items()),
-        dims={name: dim(name, text) for name, text in part.dims.items()},
-    )
+    return Signature(inputs=part.input_specs(), outputs=part.output_specs(), dims=part.dim_ranges())
 
 
 def signature_of_values(inputs: Sequence[Value], outputs: Sequence[Value]) -> Signature:
@@ -67,7 +53,8 @@ def check_declared(declared: Signature, found: Signature, where: str) -> None:
     ):
         if {spec.name: spec.dtype for spec in ours} != {spec.name: spec.dtype for spec in theirs}:
             raise SessionError(
-                f"the bundle declares the {kind}s {_listed(ours)}, the graph has {_listed(theirs)}", where=where
+                f"the bundle declares the {kind}s {_listed(ours)}, the graph has {_listed(theirs)}",
+                where=where,
             )
     by_name = {spec.name: spec for spec in found.inputs}
     for spec in declared.inputs:

@@ -15,26 +15,26 @@ from anyport.source.lines import where_is
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from anyport.recipe import Signature
+    from anyport.recipe import Part
 
 PREFIX: Final = "module."  # what the adapter puts before the names of the module's weights
 
 
 class Adapter(nn.Module):
-    """A module behind its signature.
+    """The module of a part behind its signature.
 
     ``forward`` takes the declared inputs by position and returns a tuple of the declared outputs, so
     that dicts, dataclasses, fixed arguments and keyword-only parameters are gone before the export.
     """
 
-    def __init__(self, module: nn.Module, signature: Signature) -> None:
+    def __init__(self, part: Part) -> None:
         super().__init__()
-        self.module = module
-        self._by_name = takes_by_name(module, signature)
-        self._inputs = tuple(spec.name for spec in signature.inputs)
-        self._outputs = tuple(spec.name for spec in signature.outputs)
-        self._arguments = dict(signature.arguments)
-        self.train(module.training)
+        self.module = part.module
+        self._by_name = takes_by_name(part)
+        self._inputs = tuple(spec.name for spec in part.signature.inputs)
+        self._outputs = tuple(spec.name for spec in part.signature.outputs)
+        self._arguments = dict(part.arguments)
+        self.training = part.module.training
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the declared outputs, in order."""
@@ -45,33 +45,32 @@ class Adapter(nn.Module):
         return select_outputs(answer, self._outputs)
 
 
-def takes_by_name(module: nn.Module, signature: Signature) -> bool:
+def takes_by_name(part: Part) -> bool:
     """Say whether the inputs are parameters of ``forward``, or given by position.
 
     Raises:
         SourceError: Some names are parameters and others are not, or required ones are missing.
         RefusedModelError: A left out string or flag would choose one branch silently.
     """
+    module = part.module
     parameters = dict(inspect.signature(module.forward).parameters)
     kinds = {p.kind for p in parameters.values()}
-    names = [spec.name for spec in signature.inputs]
+    names = [spec.name for spec in part.signature.inputs]
     known = [name for name in names if name in parameters]
     by_name = bool(known)
     open_ended = inspect.Parameter.VAR_KEYWORD in kinds
-    unknown = [n for n in (*(names if by_name else ()), *signature.arguments) if n not in parameters]
+    unknown = [n for n in (*(names if by_name else ()), *part.arguments) if n not in parameters]
     if unknown and not open_ended:
         raise SourceError(
             f"forward() has no parameter '{unknown[0]}'{did_you_mean(unknown[0], parameters)}",
             where=where_is(module),
         )
     given = set(names) if by_name else set(list(parameters)[: len(names)])
-    _check_left_out(module, parameters, given | set(signature.arguments))
+    _check_left_out(module, parameters, given | set(part.arguments))
     return by_name
 
 
-def _check_left_out(
-    module: nn.Module, parameters: Mapping[str, inspect.Parameter], given: set[str]
-) -> None:
+def _check_left_out(module: nn.Module, parameters: Mapping[str, inspect.Parameter], given: set[str]) -> None:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     for name, parameter in parameters.items():
         if name in given or parameter.kind not in named:
@@ -92,7 +91,7 @@ def _check_left_out(
             )
 
 
-def _toml(value: str | bool) -> str:
+def _toml(value: str | bool) -> str:  # noqa: FBT001 -- any value of TOML
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
@@ -143,7 +142,9 @@ def flatten_output(answer: Any, prefix: str = "") -> dict[str, Tensor]:
     elif is_dataclass(answer):
         children = {f.name: getattr(answer, f.name) for f in fields(answer)}
     else:
-        raise SourceError(f"the model returns a {type(answer).__name__} at '{prefix or 'output'}', not a tensor")
+        raise SourceError(
+            f"the model returns a {type(answer).__name__} at '{prefix or 'output'}', not a tensor"
+        )
     flat: dict[str, Tensor] = {}
     for key, item in children.items():
         flat |= flatten_output(item, f"{prefix}.{key}" if prefix else key)

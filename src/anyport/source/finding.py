@@ -10,7 +10,7 @@ import importlib.util
 import json
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,14 @@ from torch import nn
 
 from anyport.errors import SourceError, UsageError, did_you_mean
 from anyport.recipe import RECIPES, Model, Part, recipe_for
-from anyport.source.lines import first_line, user_line_of
+from anyport.source.lines import first_line, is_users, user_line_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy as np
 
-    from anyport.recipe import Signature
+    from anyport.tensors import Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,14 @@ class SourceRequest:
         text: ``file.py:function``, ``package.module:function``, or a checkpoint that a recipe knows.
         folder: What relative files are relative to.
         signature: Needed for a module that no recipe describes.
+        arguments: Other arguments of ``forward``, fixed in the graph.
         cases: ``file.py:function`` that returns the user's own inputs.
     """
 
     text: str
     folder: Path
     signature: Signature | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     cases: str | None = None
 
 
@@ -65,7 +67,7 @@ def find_model(request: SourceRequest) -> Model:
         return Model(
             name=name,
             source=_public_name(request.text),
-            parts=(Part("network", module, request.signature, given),),
+            parts=(Part("network", module, request.signature, request.arguments, given),),
         )
     model = _from_recipe(request)
     if given is None:
@@ -112,6 +114,7 @@ def _import_file(folder: Path, place: str) -> Any:
         raise SourceError(
             f"there is no file '{place}'", where=folder.name or None, do="give file.py:function"
         )
+    _forget_namesakes(path.resolve().parent)
     with _importable(path.resolve().parent):
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None:
@@ -127,6 +130,14 @@ def _import_file(folder: Path, place: str) -> Any:
                 where=user_line_of(err),
             ) from err
     return module
+
+
+def _forget_namesakes(folder: Path) -> None:
+    """Forget modules of another project that bear the names of this one's files, such as ``model``."""
+    for file in folder.glob("*.py"):
+        known = getattr(sys.modules.get(file.stem), "__file__", None)
+        if known is not None and Path(known).resolve().parent != folder and is_users(known):
+            del sys.modules[file.stem]
 
 
 def _import_module(place: str) -> Any:
@@ -178,10 +189,7 @@ def _from_recipe(request: SourceRequest) -> Model:
 
 
 def _architecture(checkpoint: str | Path) -> str:
-    if isinstance(checkpoint, Path):
-        config = checkpoint / "config.json"
-    else:
-        config = _download_config(checkpoint)
+    config = checkpoint / "config.json" if isinstance(checkpoint, Path) else _download_config(checkpoint)
     try:
         content: Mapping[str, Any] = json.loads(config.read_text(encoding="utf-8"))
         return str(content["architectures"][0])
@@ -193,15 +201,14 @@ def _architecture(checkpoint: str | Path) -> str:
 
 
 def _download_config(name: str) -> Path:
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415  (only checkpoints of the hub need it)
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return Path(hf_hub_download(name, "config.json"))
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as err:
         raise SourceError(
-            f"'{name}' is no folder here, no file.py:function, and the Hugging Face hub has nothing under it: "
-            f"{first_line(err)}"
+            f"'{name}' is no folder here and no file.py:function, and the Hugging Face hub says: {first_line(err)}"
         ) from err
 
 

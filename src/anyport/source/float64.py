@@ -33,7 +33,7 @@ class _Count:
     n_lifted_casts: int = 0
 
 
-class Float64Mode(TorchDispatchMode):
+class Float64Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's __init_subclass__
     """Run the operators below in float64, whatever float type they were written for.
 
     Attributes:
@@ -41,7 +41,7 @@ class Float64Mode(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = _Count()
 
     def __torch_dispatch__(
@@ -77,7 +77,7 @@ class _Weights:
 
     def __init__(self, root: nn.Module) -> None:
         self._root = root
-        # taken before the dispatch mode is on, which would lift the detached tensors as well; nothing is copied
+        # taken before the dispatch mode is on, which would lift these as well; nothing is copied
         self._original = {id(w): (w, w.data) for m in root.modules() for w in _own_weights(m)}
         self._n_users: dict[int, int] = dict.fromkeys(self._original, 0)
         self._hooks: list[RemovableHandle] = []

@@ -62,7 +62,9 @@ def user_line(stack_trace: str) -> str | None:
     lines = stack_trace.splitlines()
     frames = [(i, found.groups()) for i, text in enumerate(lines) if (found := _FRAME.search(text))]
     mine = [f for f in frames if is_users(f[1][0])]
-    others = [f for f in frames if "/torch/" not in f[1][0] and not f[1][0].startswith(("torch/", _OURS, "<"))]
+    others = [
+        f for f in frames if "/torch/" not in f[1][0] and not f[1][0].startswith(("torch/", _OURS, "<"))
+    ]
     for place, (path, line, _) in reversed(mine or others):
         code = lines[place + 1].strip() if place + 1 < len(lines) else ""
         return f"{short_path(path)}:{line}" + (f": {code}" if code else "")

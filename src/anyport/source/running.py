@@ -29,7 +29,7 @@ class TorchSession:
 
     def __init__(self, part: Part) -> None:
         self._part = part
-        self._adapter = Adapter(part.module, part.signature)
+        self._adapter = Adapter(part)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

@@ -39,7 +39,7 @@ def summary(array: np.ndarray) -> dict[str, Any]:
     return facts | {"text": text}
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, force: bool) -> None:
     """Write arrays to an .npz, whole or not at all.
 
     ``numpy.savez`` cannot write an array called ``file``, since names are its keyword arguments.
@@ -52,4 +52,4 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
-    write_file_atomically(path, content.getvalue())
+    write_file_atomically(path, content.getvalue(), force=force)

@@ -18,13 +18,10 @@ from anyport.task.task import Printout, TaskOptions, settings_from
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from PIL import Image
-
     from anyport.runtime import Session
-    from anyport.runtime.signature import Signature
     from anyport.task.graphs import Graphs
     from anyport.task.pictures import Picture
-    from anyport.tensors import TensorSpec
+    from anyport.tensors import Signature, TensorSpec
 
 Activation = Literal["none", "sigmoid", "softmax"]
 
@@ -34,7 +31,7 @@ _N_SCORE_AXES: Final = 2  # batch, labels
 
 
 class ClassifySettings(PictureSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The settings of the task ``classify``: those of `PictureSettings`, and:
+    """The settings of the task ``classify``: those of `PictureSettings`, and two more.
 
     Attributes:
         labels: One for each score of the model, in its order.
@@ -208,7 +205,8 @@ def _checked(tree: Mapping[str, Any], parts: Mapping[str, Signature]) -> Classif
     sizes = {name: spread.low for name, spread in signature.dims.items()}
     n_scores = score_output(signature.outputs).shape(sizes)[1]
     if n_scores != len(settings.labels):
-        raise UsageError(f"{_WHAT}: there are {len(settings.labels)} labels, the model gives {n_scores} scores")
+        n_labels = len(settings.labels)
+        raise UsageError(f"{_WHAT}: there are {n_labels} labels, the model gives {n_scores} scores")
     _check_size(settings, signature)
     return settings
 
@@ -234,7 +232,8 @@ def picture_input(inputs: Sequence[TensorSpec]) -> TensorSpec:
     if len(inputs) != 1 or len(inputs[0].axes) != _N_PICTURE_AXES or not inputs[0].is_float:
         listed = ", ".join(f"'{spec.name}' {spec}" for spec in inputs)
         raise UsageError(
-            f"the task 'classify' needs one input float32[batch, channels, height, width], the model has {listed}"
+            "the task 'classify' needs one input float32[batch, channels, height, width], "
+            f"the model has {listed}"
         )
     return inputs[0]
 
@@ -265,7 +264,8 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
     # exp of a negative number only, so that nothing overflows
     small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1.0, small) / (1.0 + small)
+    result: np.ndarray = np.where(logits >= 0, 1.0, small) / (1.0 + small)
+    return result
 
 
 _ACTIVATIONS: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {
@@ -284,7 +284,7 @@ def _printout(names: Sequence[str], found: Sequence[Classification], activation:
             shown = f"{name if i == 0 else '':<{name_width}}   " if name_width else ""
             lines.append(f"  {shown}{label.label:<{label_width}}   {_number(label.probability, activation)}")
     answers = [
-        {"input": name, "top": [{"label": entry.label, "probability": entry.probability} for entry in one.top]}
+        {"input": name, "top": [msgspec.to_builtins(label) for label in one.top]}
         for name, one in zip(names, found, strict=True)
     ]
     return Printout(tuple(lines), {"task": "classify", "activation": activation, "answers": answers})

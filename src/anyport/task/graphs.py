@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from anyport.bundle import Bundle
     from anyport.runtime import Session
-    from anyport.runtime.signature import Signature
     from anyport.task.task import TaskOptions
+    from anyport.tensors import Signature
 
 
 class Graphs(Protocol):

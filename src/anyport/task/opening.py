@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from anyport.runtime.signature import Signature
     from anyport.task.graphs import Graphs
     from anyport.task.task import Task
+    from anyport.tensors import Signature
 
 
 class TaskModule(Protocol):
@@ -61,6 +61,11 @@ def task_module(name: str) -> TaskModule:
     return cast("TaskModule", import_module(TASKS[name].module))
 
 
+def module_of(graphs: Graphs) -> TaskModule:
+    """Import the module of the task that these graphs are made for."""
+    return task_module(graphs.task or TENSORS)
+
+
 def open_graphs(path: str | Path) -> Graphs:
     """Open a bundle, or a plain .onnx file as a bundle of one part."""
     place = Path(path)
@@ -87,10 +92,13 @@ def open_task(path: str | Path, options: TaskOptions | None = None) -> Any:  # n
         SessionError: The runtime cannot open it as asked.
         UsageError: The variant, the runtime or the task does not exist.
     """
-    graphs = open_graphs(path)
+    return task_of(open_graphs(path), options or TaskOptions())
+
+
+def task_of(graphs: Graphs, options: TaskOptions) -> Any:  # noqa: ANN401 -- the task decides
+    """Open the task of graphs that are open; they are closed with it, or if it cannot be opened."""
     try:
-        module = task_module(graphs.task or TENSORS)
-        return module.open_task(graphs, graphs.settings, options or TaskOptions())
+        return module_of(graphs).open_task(graphs, graphs.settings, options)
     except BaseException:
         graphs.close()
         raise

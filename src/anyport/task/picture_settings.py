@@ -81,7 +81,8 @@ class PictureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != self.n_channels:
                 raise UsageError(
-                    f"settings: {name} has {len(values)} values, mode {self.mode} has {self.n_channels} channels"
+                    f"settings: {name} has {len(values)} values, "
+                    f"mode {self.mode} has {self.n_channels} channels"
                 )
         if not all(np.isfinite([self.scale, *(self.mean or ()), *(self.std or ())])) or self.scale == 0:
             raise UsageError("settings: scale, mean and std must be finite, and scale not 0")
@@ -95,7 +96,9 @@ class PictureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             return
         height, width = self.size or [self.shortest_edge or 0] * _PAIR
         if self.crop[0] > height or self.crop[1] > width:
-            raise UsageError(f"settings: crop = {self.crop} is larger than the resized picture {[height, width]}")
+            raise UsageError(
+                f"settings: crop = {self.crop} is larger than the resized picture {[height, width]}"
+            )
 
 
 def fit_picture(picture: Image.Image, settings: PictureSettings, name: str) -> np.ndarray:

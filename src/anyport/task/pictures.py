@@ -1,4 +1,4 @@
-"""Pictures from strangers: a file, bytes, a Pillow image or a numpy array becomes an upright RGB or grey picture.
+"""Pictures from strangers: files, bytes, Pillow images and arrays become upright RGB or grey pictures.
 
 What is not plain RGB or grey has a defined meaning here:
 
@@ -21,7 +21,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 from PIL import Image
@@ -99,7 +99,9 @@ def read_picture(source: Picture, name: str | None = None, max_pixels: int = MAX
 
 def _picture_from_path(path: Path, name: str, max_pixels: int) -> Image.Image:
     if not path.is_file():
-        raise InputError(f"{name} is a folder, not a picture" if path.is_dir() else f"there is no file {name}")
+        raise InputError(
+            f"{name} is a folder, not a picture" if path.is_dir() else f"there is no file {name}"
+        )
     try:
         with path.open("rb") as file:
             return _picture_from_file(file, name, max_pixels)
@@ -107,7 +109,7 @@ def _picture_from_path(path: Path, name: str, max_pixels: int) -> Image.Image:
         raise InputError(f"{name} may not be read by this user") from err
 
 
-def _picture_from_file(file: io.BufferedIOBase, name: str, max_pixels: int) -> Image.Image:
+def _picture_from_file(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     with warnings.catch_warnings(action="ignore"):  # Pillow warns of what is refused below
         try:
             image = Image.open(file, formats=FORMATS)
@@ -190,5 +192,6 @@ def _picture_from_array(array: np.ndarray, name: str, max_pixels: int) -> Image.
 def _too_large(name: str, n_pixels: int | None, max_pixels: int) -> InputError:
     size = "too many" if n_pixels is None else f"{n_pixels / 1e6:.1f} million"
     return InputError(
-        f"{name} has {size} pixels, at most {max_pixels / 1e6:.1f} million are read", do="give a smaller picture"
+        f"{name} has {size} pixels, at most {max_pixels / 1e6:.1f} million are read",
+        do="give a smaller picture",
     )

@@ -47,7 +47,7 @@ class Printout:
 
 
 class Task(Protocol):
-    """A program over a bundle's sessions. Each task has a method of its own for Python, such as ``classify``."""
+    """A program over a bundle's sessions; for Python it has a method of its own, such as ``classify``."""
 
     def answer(self, words: Sequence[str], options: Mapping[str, Any]) -> Printout:
         """Do what the words of a command line ask for.

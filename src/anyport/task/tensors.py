@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from anyport.runtime import Session
-    from anyport.runtime.signature import Signature
     from anyport.task.graphs import Graphs
+    from anyport.tensors import Signature
 
 _DO: Final = "anyport run BUNDLE NAME=FILE.npy…, or one FILE.npz"
 
@@ -32,7 +32,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class TensorTask:
-    """The parts of a bundle as functions of arrays; a context manager. A part is opened when it first runs."""
+    """The parts of a bundle as functions of arrays; a context manager. A part opens when it first runs."""
 
     def __init__(self, graphs: Graphs, options: TaskOptions) -> None:
         self._graphs = graphs
@@ -63,7 +63,9 @@ class TensorTask:
         if part is None and len(names) == 1:
             part = names[0]
         if part is None:
-            raise UsageError(f"the model has {len(names)} parts: {', '.join(names)}", do="name one: --part NAME")
+            raise UsageError(
+                f"the model has {len(names)} parts: {', '.join(names)}", do="name one: --part NAME"
+            )
         if part not in names:
             raise UsageError(f"the model has no part '{part}'{did_you_mean(part, names)}")
         if part not in self._sessions:
@@ -89,10 +91,11 @@ class TensorTask:
         width = max(map(len, outputs))
         lines = [f"  {name:<{width}}   {facts['text']}" for name, facts in record.items()]
         if target is not None:
-            write_arrays(target, outputs)
+            write_arrays(target, outputs, force=chosen.force)
             lines.append(f"  written to {target}")
         return Printout(
-            tuple(lines), {"task": "tensors", "outputs": record, "file": None if target is None else str(target)}
+            tuple(lines),
+            {"task": "tensors", "outputs": record, "file": None if target is None else str(target)},
         )
 
 
@@ -158,4 +161,3 @@ def _target(options: Options) -> Path | None:
     if path.exists() and not options.force:
         raise UsageError(f"{path} exists", do="choose another name, or add --force")
     return path
-

@@ -16,6 +16,7 @@ from anyport.verify.reference import (
     measure_floor,
     perturbation_floor,
 )
+from anyport.verify.replay import RecordedReference, verify_bundle
 from anyport.verify.sizes import SweepSettings
 from anyport.verify.sweep import CasePlan, describe_cases, plan_cases, typical_case
 from anyport.verify.tolerance import MAX_ABS_MULTIPLE, RMS_MULTIPLE, Gates
@@ -36,6 +37,7 @@ __all__ = [
     "Leg",
     "Numbers",
     "PartSpec",
+    "RecordedReference",
     "Reference",
     "SessionReference",
     "Status",
@@ -49,4 +51,5 @@ __all__ = [
     "perturbation_floor",
     "plan_cases",
     "typical_case",
+    "verify_bundle",
 ]

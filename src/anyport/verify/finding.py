@@ -95,9 +95,14 @@ class Finding:
 
     @property
     def used(self) -> float:
-        """How much of what is allowed was used: above 1 the floor rule fails."""
-        if self.numbers is None or self.floor is None:
+        """How much of what is allowed was used: above 1 the floor rule fails.
+
+        What cannot be compared at all used everything; wrong whole numbers rank behind the floats they come from.
+        """
+        if self.numbers is None:
             return 0.0 if self.passed else math.inf
+        if self.floor is None:
+            return 0.0 if self.passed else 1.0
         by_rms = self.ratio_rms / RMS_MULTIPLE if self.numbers.n_elements >= MIN_RMS_ELEMENTS else 0.0
         return max(self.ratio_max / MAX_ABS_MULTIPLE, by_rms)
 

@@ -124,7 +124,8 @@ class WeightAccount:
             Status.NOT_APPLICABLE: "the model has no weights",
             Status.PASS: f"{self.n_found} of {self.n_wanted} weights found",
         }
-        do = "" if self.status is Status.PASS else "export the model again from these weights"
+        is_bad = self.status in (Status.FAIL, Status.INCONCLUSIVE)
+        do = "export the model again from these weights" if is_bad else ""
         return Leg("weights", self.status, lines[self.status], tuple(details), do)
 
 

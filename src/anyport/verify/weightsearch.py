@@ -64,7 +64,7 @@ class Catalogue:
         for name, seen in self._prints.items():
             self._by_elements[_elements_key(seen)].append(name)
         self._explained: set[str] = set()
-        self._folds: set[str] = set()  # initializers that hold a folded tensor
+        self._folds: dict[str, set[str]] = defaultdict(set)  # initializer -> what it was folded from
         self._fine: dict[str, set[str]] = defaultdict(set)  # sought name -> initializers that hold it
 
     def find(self, one: Sought) -> tuple[str, str] | None:
@@ -106,7 +106,7 @@ class Catalogue:
         """Return the initializer that holds a folded tensor within its tolerance, or nothing."""
         direct = self.find(one)
         if direct is not None:
-            self._folds.add(direct[1])
+            self._folds[direct[1]].update(one.of)
             return direct[1]
         names = self._same_size(one.print, lambda seen: seen.dtype.startswith("float"))
         names.sort(key=lambda name: (name not in (one.name, *one.of), name in self._explained))
@@ -114,7 +114,7 @@ class Catalogue:
             if name in self._explained or not self._is_near(one, name):
                 continue
             self._explained.add(name)
-            self._folds.add(name)
+            self._folds[name].update(one.of)
             return name
         return ""
 
@@ -146,7 +146,7 @@ class Catalogue:
         other = self._other_holder(one, own)
         if other is not None:
             return "swapped", one.name, _swapped_text(one.name, other)
-        if one.name in self._folds:
+        if one.name in self._folds[one.name]:
             return None
         return self._changed(one, [one.name], recipes)
 

@@ -1,0 +1,206 @@
+"""Plain .onnx files: exported without a bundle, and verified whoever made them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anyport.build.proving import sweep_settings, verify_part
+from anyport.build.steps import graph_metadata, is_allowed, load_model
+from anyport.bundle import staged_files
+from anyport.errors import BundleError, UsageError
+from anyport.graph.capture import capture
+from anyport.graph.convert import convert
+from anyport.graph.initializers import read_initializers, read_metadata
+from anyport.graph.storing import StoreOptions, store, weights_name
+from anyport.recipe import Part
+from anyport.runtime import SessionOptions, open_session
+from anyport.source import TorchReference, load_module
+from anyport.tensors import Signature, dim, tensor
+from anyport.verify import (
+    Expected,
+    PartSpec,
+    SessionReference,
+    Verdict,
+    account_weights,
+    compare,
+    plan_cases,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anyport.build.plan import BuildPlan, BuildSettings
+    from anyport.runtime import Session
+    from anyport.tensors import TensorSpec
+
+_DEFAULT_SIZES = "1..8"  # of a dynamic axis that nobody described
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What a plain export wrote.
+
+    Attributes:
+        files: The .onnx file, and its weights if they lie beside it.
+        verdict: What the comparison with PyTorch found.
+    """
+
+    files: tuple[Path, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRequest:
+    """A plain .onnx file, and what it is held against.
+
+    Attributes:
+        path: The file.
+        against: A source (``model.py:load``) or another .onnx file.
+        folder: What a relative source is relative to.
+        inputs: Notations that say more than the file does (ranges of values).
+        dims: The sizes of dynamic axes.
+        arguments: Fixed arguments of ``forward``.
+        settings: How much is tried, and the user's gates.
+    """
+
+    path: Path
+    against: str
+    folder: Path
+    inputs: Mapping[str, str]
+    dims: Mapping[str, str]
+    arguments: Mapping[str, Any]
+    settings: BuildSettings
+
+
+def export_plain(plan: BuildPlan, progress: Callable[[str, str], None]) -> ExportResult:
+    """Export a model of one part to a plain .onnx file, and compare it with PyTorch before it appears.
+
+    Weights lie inside the file up to 2 GB, else beside it as safetensors.
+
+    Raises:
+        AnyportError: Anything that stops it; nothing is written then.
+    """
+    model = load_model(plan, progress)
+    if len(model.parts) != 1:
+        names = ", ".join(part.name for part in model.parts)
+        raise UsageError(
+            f"'{model.name}' has {len(model.parts)} parts ({names})", do="anyport build makes a bundle"
+        )
+    part = model.parts[0]
+    captured = capture(part)
+    for warning in captured.warnings:
+        progress("warning", warning)
+    converted = convert(captured, part, plan.settings.opset)
+    outputs = (plan.output, plan.output.with_name(weights_name(plan.output)))
+    with staged_files(outputs, force=plan.settings.force) as folder:
+        options = StoreOptions("auto", graph_metadata(plan, model, part))
+        graph = store(converted, folder / plan.output.name, options)
+        progress("export", f"{graph.n_nodes} nodes, opset {graph.opset}")
+        verdict = verify_part(part, captured, graph.path, TorchReference(part), plan.settings)
+        progress("verify", verdict.summary())
+        if not is_allowed(verdict, plan.settings):
+            verdict.raise_if_bad()
+    files = outputs if graph.weights else outputs[:1]
+    progress("write", ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in files))
+    return ExportResult(files, verdict)
+
+
+def verify_plain(request: VerifyRequest) -> Verdict:
+    """Compare a plain .onnx file with its PyTorch source, or with another .onnx file.
+
+    Raises:
+        UsageError: The two do not have the same inputs, or the sizes of an axis are unknown.
+        SourceError: The source does not load or run.
+    """
+    session = open_session(request.path)
+    try:
+        signature = declared_signature(request, session)
+        if request.against.endswith(".onnx"):
+            return _verify_against_file(request, session, signature)
+        part = Part(
+            request.path.stem,
+            load_module(request.against, request.folder),
+            signature,
+            _declared_arguments(request),
+        )
+        return verify_part(part, capture(part), request.path, TorchReference(part), request.settings)
+    finally:
+        session.close()
+
+
+def declared_signature(request: VerifyRequest, session: Session) -> Signature:
+    """Return the tensors of a file: as anyport wrote them into it, as the user says, or as the file does."""
+    words = _written_signature(request.path)
+    inputs = (
+        {spec.name: str(spec) for spec in session.inputs} | words.get("inputs", {}) | dict(request.inputs)
+    )
+    outputs = {spec.name: str(spec) for spec in session.outputs} | words.get("outputs", {})
+    known = {spec.name for spec in session.inputs}
+    for name in request.inputs:
+        if name not in known:
+            raise UsageError(
+                f"--input '{name}' is no input of {request.path.name}: {', '.join(sorted(known))}"
+            )
+    specs = tuple(tensor(name, text) for name, text in inputs.items())
+    dims = {axis: _DEFAULT_SIZES for spec in specs for axis in spec.dynamic_axes().values()}
+    dims |= words.get("dims", {})
+    for name in request.dims:
+        if name not in dims:
+            raise UsageError(f"--dim '{name}' is no axis of {request.path.name}: {', '.join(sorted(dims))}")
+    dims |= request.dims
+    return Signature(
+        specs,
+        tuple(tensor(name, text) for name, text in outputs.items()),
+        {name: dim(name, text) for name, text in dims.items()},
+    )
+
+
+def _written_signature(path: Path) -> dict[str, dict[str, str]]:
+    text = read_metadata(path).get("anyport.signature", "{}")
+    try:
+        words = json.loads(text)
+    except ValueError as err:
+        raise BundleError(f"{path.name} has a signature that is no JSON") from err
+    return words if isinstance(words, dict) else {}
+
+
+def _declared_arguments(request: VerifyRequest) -> Mapping[str, Any]:
+    return dict(_written_signature(request.path).get("arguments", {})) | dict(request.arguments)
+
+
+def _verify_against_file(request: VerifyRequest, session: Session, signature: Signature) -> Verdict:
+    other_path = request.folder / request.against
+    # without the runtime's own rewrites, which would be the same mistakes on both sides
+    other = open_session(other_path, SessionOptions(optimization="none"))
+    try:
+        _check_same(session.inputs, other.inputs, "input", request)
+        _check_same(session.outputs, other.outputs, "output", request)
+        spec = PartSpec(
+            request.path.stem,
+            "onnx",
+            signature.inputs,
+            signature.outputs,
+            signature.dims,
+            reference=other_path.name,
+        )
+        plan = plan_cases(signature.inputs, signature.dims, sweep_settings(request.settings))
+        reference = SessionReference(other)
+        verdict = compare(reference, session, plan, spec, request.settings.gates)
+    finally:
+        other.close()
+    expected = [Expected(name, array.load) for name, array in read_initializers(other_path).items()]
+    floats = [item for item in expected if item.load().dtype.kind == "f"]
+    return verdict.with_leg(account_weights(floats, read_initializers(request.path)).leg())
+
+
+def _check_same(
+    mine: tuple[TensorSpec, ...], theirs: tuple[TensorSpec, ...], what: str, request: VerifyRequest
+) -> None:
+    ours, others = {s.name: s.dtype for s in mine}, {s.name: s.dtype for s in theirs}
+    if ours != others:
+        raise UsageError(
+            f"{request.path.name} has the {what}s {ours}, {Path(request.against).name} has {others}"
+        )

@@ -1,0 +1,59 @@
+"""A bundle as one file: `pack` and `unpack` are each other's inverse, byte by byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anyport.bundle.disk import disk_errors, read_capped
+from anyport.bundle.manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    MAX_SEAL_BYTES,
+    SEAL_NAME,
+    decode_sealed,
+)
+from anyport.bundle.reading import open_bundle
+from anyport.bundle.writing import Staging, staged_file, sync_tree
+from anyport.bundle.zipform import extract_zip, write_zip
+
+
+def pack(path: str | Path, output: str | Path, *, force: bool = False) -> Path:
+    """Write a bundle as one zip: the same bundle gives the same bytes. Every digest is checked.
+
+    Args:
+        path: A bundle.
+        output: The zip.
+        force: Replace a file that exists.
+
+    Raises:
+        BundleError: The bundle is not whole, or the disk is full.
+        UsageError: The output exists.
+    """
+    with open_bundle(path) as bundle, staged_file(Path(output), force=force) as new:
+        small = {
+            MANIFEST_NAME: read_capped(bundle.folder / MANIFEST_NAME, MAX_MANIFEST_BYTES),
+            SEAL_NAME: read_capped(bundle.folder / SEAL_NAME, MAX_SEAL_BYTES),
+        }
+        manifest = decode_sealed(small[MANIFEST_NAME], small[SEAL_NAME], str(bundle.path))
+        with disk_errors("write", Path(output), bundle.size_bytes), new.open("xb") as archive:
+            write_zip(archive, bundle.folder, manifest, small)
+    return Path(output)
+
+
+def unpack(path: str | Path, output: str | Path, *, force: bool = False) -> Path:
+    """Write the folder of a packed bundle. Every byte is checked.
+
+    Args:
+        path: A zip that `pack` made.
+        output: The folder.
+        force: Replace a bundle that exists.
+
+    Raises:
+        BundleError: The zip is not, byte by byte, a packed bundle, or the disk is full.
+        UsageError: The output exists.
+    """
+    with Staging.open(Path(output), force=force) as staging:
+        manifest = extract_zip(Path(path).resolve(), staging.folder)
+        sync_tree(staging.folder, [MANIFEST_NAME, SEAL_NAME, *(file.path for file in manifest.files)])
+        staging.commit()
+    return Path(output)

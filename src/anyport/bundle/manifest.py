@@ -1,0 +1,309 @@
+"""``manifest.json`` and ``SEAL``: what a bundle is, and the digest of every file in it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from anyport.bundle.paths import check_names, check_paths, shown
+from anyport.bundle.strictjson import convert_tree, parse_json
+from anyport.errors import BundleError, UsageError, did_you_mean
+from anyport.tensors import Dim, TensorSpec, dim, tensor
+
+FORMAT: Final = 1
+MANIFEST_NAME: Final = "manifest.json"
+SEAL_NAME: Final = "SEAL"
+MAX_MANIFEST_BYTES: Final = 16 << 20
+MAX_SEAL_BYTES: Final = 100
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Notation = Annotated[str, msgspec.Meta(max_length=1000)]
+_Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of the bundle: its path with ``/``, its size, and its SHA-256 in lower-case hexadecimal."""
+
+    path: str
+    size_bytes: _Count
+    sha256: _Sha256
+
+
+class GraphEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One graph file.
+
+    Attributes:
+        file: Path of the graph, below ``parts/<part>/``.
+        weights: Path of its safetensors file, in the same folder; ``None`` if the weights are inside.
+        modules: Path of its module map, in the same folder; ``None`` if there is none.
+        opset: Version of the default operator set.
+        n_nodes: Number of nodes.
+        operators: Operator -> number of nodes.
+        n_parameters: Number of elements in the weights.
+        optimization: What a runtime may rewrite while it opens the graph.
+    """
+
+    file: str
+    weights: str | None
+    modules: str | None
+    opset: Annotated[int, msgspec.Meta(ge=1)]
+    n_nodes: _Count
+    operators: dict[str, _Count]
+    n_parameters: _Count
+    optimization: str = "all"
+
+
+class PartEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What goes into a part and comes out, in the notation of `anyport.tensors`; the order counts."""
+
+    inputs: dict[str, _Notation]
+    outputs: dict[str, _Notation]
+    dims: dict[str, _Notation]
+
+    def input_specs(self) -> tuple[TensorSpec, ...]:
+        """Return the inputs, in order."""
+        return tuple(tensor(name, text) for name, text in self.inputs.items())
+
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """Return the outputs, in order."""
+        return tuple(tensor(name, text) for name, text in self.outputs.items())
+
+    def dim_ranges(self) -> dict[str, Dim]:
+        """Return the sizes that each named axis may have."""
+        return {name: dim(name, text) for name, text in self.dims.items()}
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One step that made a variant: the verb, its settings, and one line about what came out."""
+
+    verb: str
+    settings: dict[str, Any]
+    result: str
+
+
+class VariantEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole bundle in one form.
+
+    Attributes:
+        graphs: Part -> graph, for every part.
+        steps: What was done, in order.
+        proven: Whether the comparison with PyTorch passed.
+        note: What a user must know, such as why it is not proven.
+    """
+
+    graphs: dict[str, GraphEntry]
+    steps: list[Step]
+    proven: bool
+    note: str = ""
+
+
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the bundle comes from.
+
+    Attributes:
+        source: The model, as the user named it.
+        command: The command that built it, without paths of the machine.
+        packages: Package -> version.
+        machine: Processor family, such as ``x86_64``.
+        python: Version of Python.
+    """
+
+    source: str
+    command: str
+    packages: dict[str, str]
+    machine: str
+    python: str
+
+
+class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What people want to know about the model; empty text means that nobody said.
+
+    Attributes:
+        name: Short name.
+        version: Semantic version of the model.
+        description: One or more sentences.
+        author: Who made it.
+        license: SPDX expression.
+        created: When the bundle was built, ``2026-11-20T10:00:00Z``.
+        trained_at: When it was trained, ``2026-11-20``.
+    """
+
+    name: str
+    version: str
+    description: str = ""
+    author: str = ""
+    license: str = ""
+    created: str = ""
+    trained_at: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that a bundle says of itself; ``docs/bundle.md`` specifies it field by field."""
+
+    format: int
+    model: ModelFacts
+    task: str | None
+    settings: dict[str, Any]
+    parts: dict[str, PartEntry]
+    variants: dict[str, VariantEntry]
+    default_variant: str
+    provenance: Provenance
+    files: list[FileEntry]
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the bytes of ``manifest.json``: the same manifest gives the same bytes.
+
+    Order is kept where it means something (inputs, outputs, settings …); package and operator counts,
+    which have none, are sorted.
+
+    Raises:
+        BundleError: The manifest is not one that `decode_manifest` would take.
+    """
+    try:
+        tree = msgspec.to_builtins(manifest)
+        _sort(tree["provenance"], "packages")
+        for variant in tree["variants"].values():
+            for graph in variant["graphs"].values():
+                _sort(graph, "operators")
+        content = msgspec.json.format(msgspec.json.encode(tree), indent=1) + b"\n"
+    except (TypeError, ValueError, OverflowError, RecursionError) as err:
+        raise BundleError(f"{MANIFEST_NAME} cannot be written: {err}") from err
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise BundleError(
+            f"{MANIFEST_NAME} would have {len(content)} bytes, at most {MAX_MANIFEST_BYTES} are read"
+        )
+    decode_manifest(content)
+    return content
+
+
+def _sort(tree: dict[str, Any], key: str) -> None:
+    tree[key] = dict(sorted(tree[key].items()))
+
+
+def decode_manifest(content: bytes, where: str | None = None) -> Manifest:
+    """Read and check ``manifest.json``.
+
+    Raises:
+        BundleError: It is no manifest, is of a newer format, or contradicts itself.
+    """
+    tree = parse_json(content, MANIFEST_NAME, where)
+    _check_format(tree, where)
+    manifest = convert_tree(tree, Manifest, MANIFEST_NAME, where)
+    _check_model(manifest, where)
+    _check_files(manifest, where)
+    _check_parts(manifest, where)
+    _check_variants(manifest, where)
+    return manifest
+
+
+def seal_text(manifest_bytes: bytes) -> bytes:
+    r"""Return the bytes of ``SEAL``.
+
+    >>> seal_text(b"{}")[:17]
+    b'sha256:44136fa355'
+    """
+    return f"sha256:{hashlib.sha256(manifest_bytes).hexdigest()}\n".encode()
+
+
+def decode_sealed(manifest_bytes: bytes, seal_bytes: bytes, where: str) -> Manifest:
+    """Read a manifest, after checking it against the seal.
+
+    Raises:
+        BundleError: The seal is of other bytes, or `decode_manifest` refuses them.
+    """
+    if seal_bytes != seal_text(manifest_bytes):
+        raise BundleError(
+            f"{MANIFEST_NAME} is not the one that was sealed: {SEAL_NAME} holds another digest",
+            where=where,
+            do="fetch the bundle again, or build it again",
+        )
+    return decode_manifest(manifest_bytes, where)
+
+
+def _check_format(tree: object, where: str | None) -> None:
+    found = tree.get("format") if isinstance(tree, dict) else None
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise BundleError(f"{MANIFEST_NAME} has no format number", where=where)
+    if found > FORMAT:
+        raise BundleError(
+            f"the bundle has format {found}, this anyport reads format {FORMAT}",
+            where=where,
+            do="pip install --upgrade anyport",
+        )
+
+
+def _check_model(manifest: Manifest, where: str | None) -> None:
+    if not manifest.model.name:
+        raise BundleError(f"{MANIFEST_NAME}: the model has no name", where=where)
+    if not _VERSION.fullmatch(manifest.model.version):
+        raise BundleError(
+            f"{MANIFEST_NAME}: {shown(manifest.model.version)} is no semantic version",
+            where=where,
+            do="write it as 1.0.0",
+        )
+
+
+def _check_files(manifest: Manifest, where: str | None) -> None:
+    paths = [entry.path for entry in manifest.files]
+    check_paths([*paths, MANIFEST_NAME, SEAL_NAME], where)
+    if paths != sorted(paths):
+        raise BundleError(f"{MANIFEST_NAME}: the files are not sorted by path", where=where)
+
+
+def _check_parts(manifest: Manifest, where: str | None) -> None:
+    if not manifest.parts:
+        raise BundleError(f"{MANIFEST_NAME}: there are no parts", where=where)
+    check_names("part", manifest.parts, where)
+    for name, part in manifest.parts.items():
+        try:
+            part.input_specs()
+            part.output_specs()
+            part.dim_ranges()
+        except UsageError as err:
+            raise BundleError(f"{MANIFEST_NAME}: {err.what}", where=f"part {name}", do=err.do) from err
+
+
+def _check_variants(manifest: Manifest, where: str | None) -> None:
+    check_names("variant", manifest.variants, where)
+    if manifest.default_variant not in manifest.variants:
+        raise BundleError(
+            f"{MANIFEST_NAME}: the default variant {shown(manifest.default_variant)} is none of its variants"
+            f"{did_you_mean(manifest.default_variant[:100], manifest.variants)}",
+            where=where,
+        )
+    listed = {entry.path for entry in manifest.files}
+    for name, variant in manifest.variants.items():
+        if set(variant.graphs) != set(manifest.parts):
+            raise BundleError(
+                f"{MANIFEST_NAME}: variant {name} has graphs for {_listed(variant.graphs)}, "
+                f"the parts are {_listed(manifest.parts)}",
+                where=where,
+            )
+        for part, graph in variant.graphs.items():
+            _check_graph(graph, part, listed, f"part {part}, variant {name}")
+
+
+def _listed(names: dict[str, Any]) -> str:
+    return ", ".join(shown(name) for name in sorted(names)) or "none"
+
+
+def _check_graph(graph: GraphEntry, part: str, listed: set[str], where: str) -> None:
+    if not graph.file.startswith(f"parts/{part}/"):
+        raise BundleError(
+            f"{MANIFEST_NAME}: the graph {shown(graph.file)} is not below parts/{part}/", where=where
+        )
+    folder = graph.file.rpartition("/")[0]
+    for path in (graph.file, graph.weights, graph.modules):
+        if path is None:
+            continue
+        if path.rpartition("/")[0] != folder:  # a runtime opens external data in and below this folder only
+            raise BundleError(
+                f"{MANIFEST_NAME}: {shown(path)} is not in the folder of its graph", where=where
+            )
+        if path not in listed:
+            raise BundleError(f"{MANIFEST_NAME}: {shown(path)} is not among its files", where=where)

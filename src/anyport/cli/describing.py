@@ -1,0 +1,154 @@
+"""The words that describe a model, the same for ``build`` and ``export``, as options and in anyport.toml."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from anyport.cli.options import SizeType, force_option, json_option
+from anyport.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyport.build import BuildPlan, BuildSettings
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
+_FACTS: Final = ("name", "version", "task", "author", "license", "trained_at", "description")
+
+
+def checking_options(function: _F) -> _F:
+    """Add the options that say how a comparison is done."""
+    options = (
+        click.option("--max-cases", type=int, help="At most this many cases.  [default: 40]"),
+        click.option(
+            "--max-case-bytes", type=SizeType(), help="Largest inputs of one case.  [default: 64MiB]"
+        ),
+        click.option("--seed", type=int, help="Of the random cases.  [default: 0]"),
+        click.option("--rtol", type=float, help="Your own limit: relative error."),
+        click.option("--atol", type=float, help="Your own limit: absolute error."),
+        click.option("--mse", type=float, help="Your own limit: mean squared error."),
+        click.option("--l2", type=float, help="Your own limit: length of the error."),
+        click.option(
+            "--allow",
+            multiple=True,
+            type=click.Choice(["failed", "inconclusive"]),
+            help="Go on after such a verdict; the result says so.",
+        ),
+        json_option,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def describing_options(function: _F) -> _F:
+    """Add the options that describe a model and its export."""
+    options = (
+        click.option(
+            "-o", "--out", "out", required=True, type=click.Path(path_type=Path), help="Where it goes."
+        ),
+        click.option(
+            "--input", "inputs", multiple=True, metavar="NAME=TENSOR", help="x=float32[batch,3,h,w]"
+        ),
+        click.option(
+            "--output", "outputs", multiple=True, metavar="NAME=TENSOR", help="y=float32[batch,1000]"
+        ),
+        click.option("--dim", "dims", multiple=True, metavar="NAME=SIZES", help="batch=1..64, h=64..1024:32"),
+        click.option(
+            "--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="Of forward(), fixed."
+        ),
+        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the task."),
+        click.option("--cases", metavar="FILE.py:FUNCTION", help="Your own inputs, for the comparison."),
+        *(click.option(f"--{fact.replace('_', '-')}", fact, help=f"As [model] {fact}.") for fact in _FACTS),
+        click.option("--opset", type=int, help="ONNX opset to write.  [default: 20]"),
+        click.option("--dry-run", is_flag=True, help="Show the plan, do nothing."),
+        force_option,
+        checking_options,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def plan_from(target: str, chosen: dict[str, Any]) -> BuildPlan:
+    """Lay the options over the target's anyport.toml.
+
+    Raises:
+        MissingExtraError: The packages for exporting are not installed.
+        UsageError: A word is not understood.
+    """
+    require_build()
+    from anyport.build import BuildPlan, describe, locate
+    from anyport.build.description import pairs, toml_values
+
+    found, folder = locate(target)
+    words: dict[str, Any] = _words_of(found) if found else {"model": {"source": target}}
+    words["model"] |= {fact: chosen[fact] for fact in _FACTS if chosen[fact] is not None}
+    for table, option in (("inputs", "--input"), ("outputs", "--output"), ("dims", "--dim")):
+        words[table] = words.get(table, {}) | pairs(chosen[table], option)
+    for table, option in (("arguments", "--argument"), ("settings", "--set")):
+        words[table] = words.get(table, {}) | toml_values(chosen[table], option)
+    if chosen["cases"] is not None:
+        words["cases"] = {"function": chosen["cases"]}
+    return BuildPlan(describe(words, "the description"), folder, chosen["out"], settings_from(chosen))
+
+
+def _words_of(description: Any) -> dict[str, Any]:  # noqa: ANN401 -- a Description, imported late
+    import msgspec
+
+    words: dict[str, Any] = msgspec.to_builtins(description)
+    words["model"] = {key: value for key, value in words["model"].items() if value is not None}
+    if words["cases"] is None:
+        del words["cases"]
+    return words
+
+
+def settings_from(chosen: dict[str, Any]) -> BuildSettings:
+    """Read the options of a comparison; what is absent keeps its default."""
+    from anyport.build import BuildSettings
+    from anyport.verify import Gates
+
+    names = ("opset", "max_cases", "max_case_bytes", "seed", "force")
+    given = {name: chosen[name] for name in names if chosen.get(name) is not None}
+    return BuildSettings(
+        gates=Gates(*(chosen[name] for name in ("rtol", "atol", "mse", "l2"))),
+        allow=frozenset(chosen["allow"]),
+        source_date_epoch=_source_date_epoch(),
+        command=("anyport", *sys.argv[1:]),
+        **given,
+    )
+
+
+def _source_date_epoch() -> int | None:
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if text is None or text.isdigit():
+        return None if text is None else int(text)
+    raise UsageError(f"SOURCE_DATE_EPOCH is '{text}', not a number of seconds")
+
+
+def require_build() -> None:
+    """Check that the packages for exporting are there.
+
+    Raises:
+        MissingExtraError: One is not.
+    """
+    import importlib.util
+
+    for package in ("torch", "onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, extra="build", step="exporting a model")
+
+
+def step_printer(*, as_json: bool) -> Callable[[str, str], None]:
+    """Return what prints a line as each step ends; ``--json`` keeps standard output for the answer."""
+
+    def show(step: str, text: str) -> None:
+        click.echo(f"  {step:<9} {text}", err=as_json)
+
+    return show

@@ -1,0 +1,76 @@
+"""``anyport verify``: a bundle replays its proof; an .onnx file is held against its source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from anyport.cli.describing import checking_options, require_build, settings_from
+from anyport.cli.frame import show_json
+from anyport.errors import UsageError
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--against", metavar="SOURCE|FILE.onnx", help="What an .onnx file is held against: model.py:load."
+)
+@click.option("--variant", help="Of the bundle; its own choice by default.")
+@click.option("--part", help="Of the bundle; all by default.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="NAME=TENSOR", help="Values: ids=int64[batch,n] 0..999"
+)
+@click.option("--dim", "dims", multiple=True, metavar="NAME=SIZES", help="Sizes of an axis: batch=1..64")
+@click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="Of forward(), fixed.")
+@checking_options
+def command(target: Path, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401, FBT001
+    """Verify TARGET: a bundle anywhere, without PyTorch; or an .onnx file --against its source.
+
+    Exit code 0: proven; 1: it failed, or the comparison proves nothing.
+    """
+    is_file = target.suffix == ".onnx"
+    if is_file == (chosen["against"] is None):
+        raise UsageError(
+            f"'{target.name}' needs --against" if is_file else f"'{target.name}' carries its own proof",
+            do="anyport verify m.onnx --against model.py:load" if is_file else f"anyport verify {target}",
+        )
+    verdicts = _verify_file(target, chosen) if is_file else _verify_bundle(target, chosen)
+    if as_json:
+        show_json({"verdicts": [verdict.to_json() for verdict in verdicts]})
+    else:
+        for verdict in verdicts:
+            click.echo(f"  {verdict.part.name}   {verdict.summary()}\n{verdict.table()}")
+    for verdict in verdicts:
+        if {"FAIL": "failed", "INCONCLUSIVE": "inconclusive"}.get(verdict.status.value) not in chosen[
+            "allow"
+        ]:
+            verdict.raise_if_bad()
+
+
+def _verify_file(target: Path, chosen: dict[str, Any]) -> list[Any]:
+    require_build()
+    from anyport.build import VerifyRequest, verify_plain
+    from anyport.build.description import pairs, toml_values
+
+    request = VerifyRequest(
+        path=target,
+        against=chosen["against"],
+        folder=Path(),
+        inputs=pairs(chosen["inputs"], "--input"),
+        dims=pairs(chosen["dims"], "--dim"),
+        arguments=toml_values(chosen["arguments"], "--argument"),
+        settings=settings_from(chosen | {"force": None}),
+    )
+    return [verify_plain(request)]
+
+
+def _verify_bundle(target: Path, chosen: dict[str, Any]) -> list[Any]:
+    from anyport.bundle import open_bundle
+    from anyport.runtime import open_session
+    from anyport.verify import verify_bundle
+
+    with open_bundle(target) as bundle:
+        bundle.check()
+        return list(verify_bundle(bundle, open_session, variant=chosen["variant"], part=chosen["part"]))
