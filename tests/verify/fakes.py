@@ -1,22 +1,25 @@
-"""A small masked text encoder in numpy, exact and in float32, with faults to plant; and sessions around it."""
+"""A small masked text encoder in numpy, in float32 and float64, and sessions around it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from anyport.cases import Normal, make_array
 from anyport.tensors import TensorSpec, dim, tensor
-from anyport.verify import Answer, PartSpec, SweepSettings, measure_floor, plan_cases
+from anyport.verify import Answer, Expected, LazyArray, PartSpec, SweepSettings, measure_floor, plan_cases
 
 if TYPE_CHECKING:
     from anyport.cases import Case
     from anyport.verify import CasePlan
+    from anyport.verify.weights import WeightKind
 
 Feeds = Mapping[str, np.ndarray]
 Outputs = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 Function = Callable[[Feeds], Outputs]
 
 INPUTS = (
@@ -29,6 +32,18 @@ DIMS = {"batch": dim("batch", "1..8"), "sequence": dim("sequence", "1..32")}
 PART = PartSpec("encoder", "fp32", INPUTS, OUTPUTS, DIMS, command="anyport verify m.port --part encoder")
 
 
+def f16(values: object) -> np.ndarray:
+    return np.asarray(values, np.float16)
+
+
+def f32(values: object) -> np.ndarray:
+    return np.asarray(values, np.float32)
+
+
+def f64(values: object) -> np.ndarray:
+    return np.asarray(values, np.float64)
+
+
 def weight(seed: int, *shape: int) -> np.ndarray:
     return make_array(Normal(seed, 0.3), shape, "float32")
 
@@ -39,7 +54,7 @@ TABLE, INNER, OUTER = weight(1, 50, 16), weight(2, 16, 64), weight(3, 64, 10)
 def encoder(feeds: Feeds, dtype: type = np.float32, *, flip: bool = False, eps: float = 1e-5) -> Outputs:
     """Embed, average under the mask, normalise, two layers; ``flip`` sums in another order."""
     step = -1 if flip else 1
-    mask = feeds["mask"].astype(dtype)[..., None]
+    mask: np.ndarray = feeds["mask"].astype(dtype)[..., None]
     rows = TABLE.astype(dtype)[feeds["ids"]] * mask
     mean = rows[:, ::step].sum(axis=1) / np.maximum(mask.sum(axis=1), dtype(1e-9))
     mean = mean + feeds["bias"].astype(dtype)
@@ -105,3 +120,16 @@ class TwinReference:
 
 def plan(seed: int = 0) -> CasePlan:
     return plan_cases(INPUTS, DIMS, SweepSettings(seed=seed))
+
+
+def graph_of(arrays: Mapping[str, np.ndarray]) -> dict[str, LazyArray]:
+    return {n: LazyArray(a.shape, str(a.dtype), partial(np.asarray, a)) for n, a in arrays.items()}
+
+
+def wanted(arrays: Mapping[str, np.ndarray], kind: WeightKind = "parameter") -> list[Expected]:
+    return [Expected(n, partial(np.asarray, a), kind) for n, a in arrays.items()]
+
+
+def zero_largest(array: np.ndarray) -> np.ndarray:
+    array.reshape(-1)[int(np.argmax(np.abs(array)))] = 0
+    return array

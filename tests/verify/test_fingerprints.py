@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anyport.verify.fingerprints import fingerprint, same_layout
-from tests.verify.fakes import weight
+from tests.verify.fakes import f32, weight
 
 DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int64", "bool")
 
@@ -37,7 +37,7 @@ def test_one_changed_bit_is_seen() -> None:
     [([0.0], [-0.0]), ([1.0, 1.0, 2.0], [1.0, 2.0, 2.0]), ([1.0], [1.0, 1.0]), ([3.0, 1.0], [2.0, 2.0])],
 )
 def test_multisets_that_are_not_the_same(one: list[float], two: list[float]) -> None:
-    assert not fingerprint(np.float32(one)).same_elements(fingerprint(np.float32(two)))
+    assert not fingerprint(f32(one)).same_elements(fingerprint(f32(two)))
 
 
 def test_types_with_the_same_bits_differ() -> None:
@@ -54,9 +54,9 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_constants_and_largest() -> None:
     assert fingerprint(np.zeros(5, np.float32)).is_constant
-    assert not fingerprint(np.float32([0, -3])).is_constant
-    assert fingerprint(np.float32([0, -3])).largest == 3
-    assert fingerprint(np.float32([0, np.nan])).largest == np.inf
+    assert not fingerprint(f32([0, -3])).is_constant
+    assert fingerprint(f32([0, -3])).largest == 3
+    assert fingerprint(f32([0, np.nan])).largest == np.inf
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))

@@ -38,8 +38,13 @@ def test_large_outputs_keep_their_own_floor_and_lend_none() -> None:
 
 
 def test_a_lonely_case_borrows_relative_to_its_scale() -> None:
-    samples = [*(sample(1.0, scale=2.0) for _ in range(4)), sample(0.0, family="b", scale=0.5)]
+    samples = [*(sample(1.0, scale=2.0, n=64) for _ in range(4)), sample(0.0, family="b", scale=0.5, n=64)]
     assert FloorPool(samples).widen(samples[-1]).max_abs == pytest.approx(0.25)
+
+
+def test_the_scale_of_a_handful_of_numbers_may_be_luck_as_well() -> None:
+    samples = [*(sample(1.0, scale=2.0) for _ in range(4)), sample(0.0, family="b", scale=0.5)]
+    assert FloorPool(samples).widen(samples[-1]).max_abs == pytest.approx(1.0)
 
 
 def test_other_outputs_and_infinite_floors_lend_nothing() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -34,6 +34,9 @@ from tests.verify.fakes import (
     good,
     plan,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 A, B = tensor("a", "float32[batch, 4]"), tensor("b", "float32[batch, 4]")
 Y = (tensor("y", "float32[batch, 4]"),)
@@ -97,8 +100,15 @@ def test_a_healthy_part_has_power() -> None:
     [
         (constant, "output 'y' is the same in 7 different cases: a constant would pass"),
         (faded, "output 'y' is the same in 7 different cases: a constant would pass"),
-        (hardly, r"output 'y' moves only [\d.]+ floors over 7 cases, 1000 are needed: a wrong graph would pass"),
-        (deaf, "no output reacts to input 'b' by more than 0 floors, 64 are needed: a graph that ignores it would pass"),
+        (
+            hardly,
+            r"output 'y' moves only [\d.]+ floors over 7 cases, 1000 are needed: a wrong graph would pass",
+        ),
+        (
+            deaf,
+            "no output reacts to input 'b' by more than 0 floors, 64 are needed: a graph that ignores it "
+            "would pass",
+        ),
         (nearly_deaf, r"no output reacts to input 'b' by more than [\d.]+ floors, 64 are needed: "),
     ],
 )  # fmt: skip

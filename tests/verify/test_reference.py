@@ -10,7 +10,7 @@ import pytest
 from anyport.tensors import tensor
 from anyport.verify import Floor, SessionReference, measure_floor, perturbation_floor
 from anyport.verify.reference import root_mean_square
-from tests.verify.fakes import INPUTS, FunctionSession, good, plan
+from tests.verify.fakes import INPUTS, FunctionSession, f16, f32, f64, good, plan
 
 SPACING = 2.0**-23
 
@@ -28,28 +28,28 @@ SPACING = 2.0**-23
     ],
 )
 def test_floor(single: list[float], double: list[float], max_abs: float, rms: float) -> None:
-    floor = measure_floor(np.float32(single), np.float64(double), "twin")
+    floor = measure_floor(f32(single), f64(double), "twin")
     assert floor.how == "twin"
     assert floor.max_abs == pytest.approx(max_abs, rel=1e-3)
     assert floor.rms == pytest.approx(rms, rel=1e-3)
 
 
 def test_floor_where_float32_overflows_is_infinite() -> None:
-    floor = measure_floor(np.float32([np.inf, 1.0]), np.float64([1e10, 1.0]), "twin")
+    floor = measure_floor(f32([np.inf, 1.0]), f64([1e10, 1.0]), "twin")
     assert not floor.is_finite
     assert floor.how == "twin; float32 itself overflows here"
 
 
 @pytest.mark.parametrize("power", [-20, -1, 1, 7, 60])
 def test_floor_scales_with_the_output(power: int) -> None:
-    single, double = np.float32([0.5, -3.0, 2.0]), np.float64([0.5, -3.0000004, 2.0])
+    single, double = f32([0.5, -3.0, 2.0]), f64([0.5, -3.0000004, 2.0])
     floor = measure_floor(single, double, "twin")
     scaled = measure_floor(single * np.float32(2.0**power), double * 2.0**power, "twin")
     assert (scaled.max_abs, scaled.rms) == (floor.max_abs * 2.0**power, floor.rms * 2.0**power)
 
 
 def test_floor_of_float16_is_its_own_spacing() -> None:
-    assert measure_floor(np.float16([2.0]), np.float64([2.0]), "twin").max_abs == 2 * 2.0**-10
+    assert measure_floor(f16([2.0]), f64([2.0]), "twin").max_abs == 2 * 2.0**-10
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-38, 1.0, 1e200])
@@ -59,7 +59,7 @@ def test_root_mean_square_neither_vanishes_nor_overflows(scale: float) -> None:
 
 def test_perturbation_floor_sees_an_unstable_reference() -> None:
     spec = tensor("x", "float32[3]")
-    feeds = {"x": np.float32([1.0, 2.0, 3.0])}
+    feeds = {"x": f32([1.0, 2.0, 3.0])}
     calm = perturbation_floor(lambda feeds: {"y": feeds["x"]}, feeds, [spec])["y"]
     wild = perturbation_floor(lambda feeds: {"y": 1000 * (feeds["x"] - 1)}, feeds, [spec])["y"]
     assert calm.max_abs <= 2 * 3 * SPACING
@@ -76,7 +76,7 @@ def test_perturbation_floor_is_the_same_every_time() -> None:
 
 def test_perturbation_floor_without_float_inputs_says_so() -> None:
     spec = tensor("ids", "int64[2] 0..9")
-    run = lambda feeds: {"y": np.float32([1.0, -2.0]), "n": feeds["ids"]}  # noqa: E731
+    run = lambda feeds: {"y": f32([1.0, -2.0]), "n": feeds["ids"]}  # noqa: E731
     floors = perturbation_floor(run, {"ids": np.array([1, 2])}, [spec])
     how = "8 spacings of float32 (there is no float input to disturb)"
     assert floors == {"y": Floor(16 * SPACING, floors["y"].rms, how)}

@@ -7,7 +7,7 @@ import pytest
 
 from anyport.cases import Constant, Padding
 from anyport.errors import InputError, UsageError
-from anyport.tensors import Dim, TensorSpec, dim, tensor
+from anyport.tensors import dim, tensor
 from anyport.verify import CasePlan, SweepSettings, describe_cases, plan_cases, typical_case
 from tests.verify.fakes import DIMS, INPUTS
 
@@ -46,55 +46,6 @@ def test_digits_plan_is_what_the_documentation_shows() -> None:
         "  boundary  zeros",
         "  boundary  extreme values",
     ]
-
-
-@pytest.mark.parametrize(("inputs", "dims"), [(INPUTS, DIMS), (IMAGE, IMAGE_DIMS), (DIGITS, DIGITS_DIMS)])
-def test_every_dim_is_tried_at_least_middle_most_and_two_unseen(
-    inputs: tuple[TensorSpec, ...], dims: dict[str, Dim]
-) -> None:
-    seen = {name: frozenset({one.low, one.low + one.step, one.high}) for name, one in dims.items()}
-    plan = plan_cases(inputs, dims, SweepSettings(seen_sizes=seen, max_case_bytes=2**40))
-    for name, one in dims.items():
-        sizes = sizes_of(plan, name)
-        assert {one.low, one.high, one.low + one.n_sizes // 2 * one.step} <= sizes
-        assert len(sizes - seen[name]) >= 2
-        assert all(one.holds(size) for size in sizes)
-    assert len(plan.cases) <= 40
-    assert len(set(names_of(plan))) == len(plan.cases)
-
-
-@pytest.mark.parametrize(("inputs", "dims"), [(INPUTS, DIMS), (IMAGE, IMAGE_DIMS), (DIGITS, DIGITS_DIMS)])
-@pytest.mark.parametrize("max_case_bytes", [2**18, 2**20, 2**26])
-def test_no_case_is_larger_than_allowed(
-    inputs: tuple[TensorSpec, ...], dims: dict[str, Dim], max_case_bytes: int
-) -> None:
-    plan = plan_cases(inputs, dims, SweepSettings(max_case_bytes=max_case_bytes))
-    assert max(case.size_bytes(inputs) for case in plan.cases) <= max_case_bytes
-
-
-def test_the_largest_that_fits_is_named_so_and_is_nearly_the_limit() -> None:
-    plan = plan_cases(IMAGE, IMAGE_DIMS, SweepSettings())
-    largest = next(case for case in plan.cases if case.name.startswith("all largest"))
-    assert largest.name.endswith(", the largest that fits)")
-    assert largest.size_bytes(IMAGE) > 0.8 * 2**26
-    alone = plan_cases(IMAGE, IMAGE_DIMS, SweepSettings(max_case_bytes=2**20))
-    assert any(
-        name.startswith("batch=") and name.endswith(" (the largest that fits)") for name in names_of(alone)
-    )
-    assert any(text.endswith(": above max_case_bytes") for text in alone.dropped)
-
-
-def test_nothing_fits() -> None:
-    with pytest.raises(
-        UsageError, match=r"the smallest inputs take 0.0469 MiB, a case may take 0.000954 MiB"
-    ) as err:
-        plan_cases(IMAGE, IMAGE_DIMS, SweepSettings(max_case_bytes=1000))
-    assert err.value.do == "raise --max-case-bytes"
-
-
-def test_a_dim_with_few_sizes_says_that_none_is_unseen() -> None:
-    plan = plan_cases(DIGITS, {"batch": dim("batch", "1..3")}, SweepSettings())
-    assert plan.dropped == ("batch: 0 of 2 sizes that the export never saw (the range has no more)",)
 
 
 def test_same_seed_same_plan_other_seed_other_inputs() -> None:
@@ -178,18 +129,6 @@ def test_whole_numbers_need_a_range() -> None:
     )
 
 
-def test_a_named_axis_needs_a_range() -> None:
-    with pytest.raises(UsageError, match="axis 'time' of input 'x' has no range of sizes") as err:
-        plan_cases([tensor("x", "float32[time]")], {}, SweepSettings())
-    assert err.value.do == "declare it: --dim time=1..64"
-
-
-@pytest.mark.parametrize("limits", [{"max_cases": 0}, {"max_case_bytes": 0}])
-def test_limits_that_leave_nothing(limits: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="nothing is left"):
-        SweepSettings(**limits)
-
-
 def own_case(name: str, size: int = 2) -> dict[str, np.ndarray]:
     return {"x": np.full((size, 1, 8, 8), len(name), dtype=np.float32)}
 
@@ -228,7 +167,7 @@ def test_what_is_kept_under_a_bound_is_the_beginning() -> None:
 
 
 def test_given_cases_that_do_not_fit() -> None:
-    with pytest.raises(InputError, match="input 'x' has batch = 65, the model takes 1..64"):
+    with pytest.raises(InputError, match=r"input 'x' has batch = 65, the model takes 1\.\.64"):
         typical_case("large", own_case("x", 65), DIGITS, DIGITS_DIMS)
     twice = [typical_case("seven", own_case("x"), DIGITS, DIGITS_DIMS)] * 2
     with pytest.raises(UsageError, match="two of the given cases are called 'seven'"):

@@ -9,9 +9,9 @@ from anyport.cases import Case, Normal
 from anyport.tensors import tensor
 from anyport.verify import Answer, CasePlan, Floor, PartSpec, compare
 from anyport.verify.ties import Link, largest_margin, possible_links, surviving_links
-from tests.verify.fakes import FunctionSession
+from tests.verify.fakes import FunctionSession, f32
 
-SCORE = np.float32([[0.1, 0.9, 0.5], [0.7, 0.2, 0.3]])
+SCORE = f32([[0.1, 0.9, 0.5], [0.7, 0.2, 0.3]])
 X = (tensor("x", "float32[2, 3]"),)
 
 
@@ -36,7 +36,7 @@ def test_links_are_found(choice: object, links: set[Link]) -> None:
 
 
 def test_equal_scores_have_two_right_choices() -> None:
-    score = np.float32([[1.0, 1.0, 0.0]])
+    score = f32([[1.0, 1.0, 0.0]])
     for choice in (0, 1):
         assert possible_links({"score": score, "choice": np.array([choice])})
     assert not possible_links({"score": score, "choice": np.array([2])})
@@ -93,13 +93,17 @@ def test_a_difference_passes_under_sixteen_floors_of_the_score() -> None:
     close[0, 2] = close[0, 1] - 15.5 * FLOOR
     assert judged([2, 0], [1, 0], score=close) == (
         True,
-        "tie: 1 of 2 elements differ, the scores 'score' of the two choices are 15.5 floors apart, less than 16",
+        "tie: 1 of 2 elements differ, the scores 'score' of the two choices are 15.5 floors apart, "
+        "less than 16",
     )
     close[0, 2] = close[0, 1] - 16.5 * FLOOR
     assert judged([2, 0], [1, 0], score=close) == (
         False,
-        "output 'choice' differs in 1 of 2 elements: 2 where the reference is 1, the scores 'score' of the two "
-        "choices are 16.5 floors apart, a tie is less than 16",
+        (
+            "output 'choice' differs in 1 of 2 elements: 2 where the reference is 1, the scores 'score' "
+            "of the two "
+            "choices are 16.5 floors apart, a tie is less than 16"
+        ),
     )
 
 

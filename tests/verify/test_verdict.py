@@ -46,7 +46,7 @@ def test_status(statuses: tuple[Status, Status, Status], status: Status) -> None
 
 def test_inconclusive_is_allowed_by_name_and_failure_never() -> None:
     with_status(P, N, P).raise_if_bad(allow_inconclusive=True)
-    with pytest.raises(MismatchError, match="^about values"):
+    with pytest.raises(MismatchError, match=r"^about values"):
         with_status(F, N, P).raise_if_bad(allow_inconclusive=True)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from anyport.verify import Expected, LazyArray, Status, WeightAccount, account_weights
-from anyport.verify.weights import WeightKind
-from tests.verify.fakes import weight
+from tests.verify.fakes import Arrays, f32, graph_of, wanted, weight, zero_largest
 
-Arrays = dict[str, np.ndarray]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
 
 MODEL: Arrays = {
     "embed.weight": weight(1, 20, 8),
@@ -25,14 +26,6 @@ MODEL: Arrays = {
     "scale": np.array(0.7, np.float32),
     "positions": np.arange(20),
 }
-
-
-def graph_of(arrays: Mapping[str, np.ndarray]) -> dict[str, LazyArray]:
-    return {n: LazyArray(a.shape, str(a.dtype), (lambda a: lambda: a)(a)) for n, a in arrays.items()}
-
-
-def wanted(arrays: Mapping[str, np.ndarray], kind: WeightKind = "parameter") -> list[Expected]:
-    return [Expected(n, (lambda a: lambda: a)(a), kind) for n, a in arrays.items()]
 
 
 def account(found: Mapping[str, np.ndarray], *more: Expected) -> WeightAccount:
@@ -81,11 +74,6 @@ def test_other_layouts_and_types_are_found(found: Arrays, text: str) -> None:
     assert result.surplus == ()
 
 
-def zero_largest(array: np.ndarray) -> np.ndarray:
-    array.reshape(-1)[int(np.argmax(np.abs(array)))] = 0
-    return array
-
-
 @pytest.mark.parametrize(
     "name", [name for name, array in MODEL.items() if array.dtype == np.float32 and array.any()]
 )
@@ -111,8 +99,10 @@ def test_a_change_says_where_and_what() -> None:
 
     text = account(with_change("embed.weight", change)).failures
     assert text == (
-        "weight 'embed.weight' is changed: 1 of 160 elements differ, the first at index (3, 5): "
-        f"2.5 where the model has {float(MODEL['embed.weight'][3, 5]):.9g}",
+        (
+            "weight 'embed.weight' is changed: 1 of 160 elements differ, the first at index (3, 5): "
+            f"2.5 where the model has {float(MODEL['embed.weight'][3, 5]):.9g}"
+        ),
     )
 
 
@@ -138,7 +128,8 @@ def test_one_flipped_bit_and_a_negative_zero_are_seen() -> None:
 def test_swapped_weights_are_one_failure_that_names_both() -> None:
     result = account(MODEL | {"a.weight": MODEL["b.weight"], "b.weight": MODEL["a.weight"]})
     assert result.failures[0] == (
-        "weights 'a.weight' and 'b.weight' are swapped: 'a.weight' in the graph holds the values of 'b.weight'"
+        "weights 'a.weight' and 'b.weight' are swapped: 'a.weight' in the graph holds the values of "
+        "'b.weight'"
     )
     assert result.counts["swapped"] == 2
     assert result.status is Status.FAIL
@@ -147,7 +138,8 @@ def test_swapped_weights_are_one_failure_that_names_both() -> None:
 def test_one_weight_in_the_place_of_another_transposed() -> None:
     result = account(MODEL | {"a.weight": MODEL["b.weight"].T.copy()})
     assert result.failures == (
-        "weights 'a.weight' and 'b.weight' are swapped: 'a.weight' in the graph holds the values of 'b.weight'",
+        "weights 'a.weight' and 'b.weight' are swapped: 'a.weight' in the graph holds the values of "
+        "'b.weight'",
     )
 
 
@@ -170,7 +162,8 @@ def test_the_same_values_in_another_order() -> None:
     )
     elsewhere = account(renamed("a.weight", "val_6", shuffle))
     assert elsewhere.failures == (
-        "weight 'a.weight' (initializer 'val_6') holds the same values in another order, which is no transpose",
+        "weight 'a.weight' (initializer 'val_6') holds the same values in another order, which is no "
+        "transpose",
     )
 
 
@@ -188,7 +181,7 @@ def test_what_is_found_nowhere_is_listed() -> None:
 
 
 def test_unused_weights_are_listed_and_not_counted() -> None:
-    dead = np.float32([1, 2, 3])
+    dead = f32([1, 2, 3])
     for found in (MODEL, MODEL | {"dead": dead}, MODEL | {"dead": dead * 2}):
         result = account(found, Expected("dead", lambda: dead, "unused"))
         assert str(result) == "10 of 10 weights found: 10 bit-equal, 1 unused"
@@ -197,7 +190,7 @@ def test_unused_weights_are_listed_and_not_counted() -> None:
 
 
 def test_surplus_is_listed_and_fails_nothing() -> None:
-    more = {"extra": weight(9, 3, 3), "shape": np.array([1, 2, 3]), "one": np.float32([5])}
+    more = {"extra": weight(9, 3, 3), "shape": np.array([1, 2, 3]), "one": f32([5])}
     result = account(MODEL | more)
     assert result.surplus == ("extra",)
     assert result.status is Status.PASS
@@ -214,76 +207,6 @@ def test_no_weights_at_all() -> None:
     result = account_weights([], graph_of({}))
     assert result.status is Status.NOT_APPLICABLE
     assert result.leg().line == "the model has no weights"
-
-
-# ── folding ─────────────────────────────────────────────────────────────────────────────────────────────
-
-CONV, GAMMA, BETA = weight(11, 6, 3, 3, 3), weight(12, 6), weight(13, 6)
-MEAN, VAR = weight(14, 6), np.abs(weight(15, 6)) + 1
-BATCH_NORM: Arrays = {
-    "conv.weight": CONV,
-    "bn.weight": GAMMA,
-    "bn.bias": BETA,
-    "bn.mean": MEAN,
-    "bn.var": VAR,
-}
-
-
-def folded(dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    scale = GAMMA.astype(dtype) / np.sqrt(VAR.astype(dtype) + dtype(1e-5))
-    return CONV.astype(dtype) * scale[:, None, None, None], -MEAN.astype(dtype) * scale + BETA.astype(dtype)
-
-
-def fold_account(found: Arrays) -> WeightAccount:
-    exact_weight, exact_bias = (array.astype(np.float32) for array in folded(np.float64))
-    recipes = [
-        Expected("conv with bn", lambda: exact_weight, "folded", ("conv.weight", "bn.weight", "bn.var")),
-        Expected("bias with bn", lambda: exact_bias, "folded", ("bn.weight", "bn.bias", "bn.mean", "bn.var")),
-    ]
-    return account_weights([*wanted(BATCH_NORM), *recipes], graph_of(found))
-
-
-FOLDED_WEIGHT, FOLDED_BIAS = folded(np.float32)
-
-
-@pytest.mark.parametrize("name", ["conv.weight", "val_1"])
-def test_folded_weights_count_as_folded_whatever_their_name(name: str) -> None:
-    result = fold_account({name: FOLDED_WEIGHT, "conv.weight_bias": FOLDED_BIAS})
-    assert str(result) == "5 of 5 weights found: 5 folded"
-    assert (result.status, result.surplus) == (Status.PASS, ())
-
-
-def test_a_fold_that_did_not_happen_is_not_missed() -> None:
-    assert str(fold_account(BATCH_NORM)) == "5 of 5 weights found: 5 bit-equal"
-
-
-def test_folded_and_cast() -> None:
-    result = fold_account({"a": FOLDED_WEIGHT.astype(np.float16), "b": FOLDED_BIAS.astype(np.float16)})
-    assert str(result) == "5 of 5 weights found: 5 folded"
-
-
-@pytest.mark.parametrize("name", ["conv.weight", "val_1"])
-def test_damage_to_a_folded_weight_is_told_against_the_fold(name: str) -> None:
-    result = fold_account({name: zero_largest(FOLDED_WEIGHT.copy()), "conv.weight_bias": FOLDED_BIAS})
-    as_name = "" if name == "conv.weight" else " (initializer 'val_1')"
-    assert result.failures[0].startswith(
-        f"weight 'conv.weight'{as_name} is changed: 1 of 162 elements differ"
-    )
-
-
-def test_a_fold_with_another_epsilon_is_damage() -> None:
-    scale = GAMMA / np.sqrt(VAR + np.float32(1e-2))
-    found = {"conv.weight": CONV * scale[:, None, None, None], "conv.weight_bias": FOLDED_BIAS}
-    assert fold_account(found).status is Status.FAIL
-
-
-def test_a_folded_tensor_may_bear_a_parameters_name() -> None:
-    exact = folded(np.float64)[0].astype(np.float32)
-    recipe = Expected("conv.weight", lambda: exact, "folded", ("conv.weight",))
-    result = account_weights(
-        [*wanted({"conv.weight": CONV}), recipe], graph_of({"conv.weight": FOLDED_WEIGHT})
-    )
-    assert str(result) == "1 of 1 weights found: 1 folded"
 
 
 # ── laws ────────────────────────────────────────────────────────────────────────────────────────────────

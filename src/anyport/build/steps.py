@@ -12,6 +12,7 @@ from anyport.build.card import model_card
 from anyport.build.proof import proof_of
 from anyport.build.provenance import created_at, provenance_of
 from anyport.build.proving import VARIANT, Recorder, verify_part
+from anyport.build.report import machine_report
 from anyport.bundle import (
     FORMAT,
     GraphEntry,
@@ -22,6 +23,7 @@ from anyport.bundle import (
     Step,
     VariantEntry,
     seal_bundle,
+    write_file_atomically,
     write_proof,
 )
 from anyport.errors import UsageError
@@ -254,9 +256,8 @@ def _graph_entry(proven: ProvenPart) -> GraphEntry:
 
 def _write_report(result: BuildResult, wall_s: float) -> None:
     """Write what this machine measured beside the sealed bundle, as ``NAME.report.json``."""
-    from anyport.build.report import machine_report
-
     verdicts: list[Mapping[str, Any]] = [verdict.to_json() for verdict in result.verdicts]
     report = machine_report() | {"wall_s": round(wall_s, 3), "manifest": result.digest, "verdicts": verdicts}
     path = result.path.with_suffix(".report.json")
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    write_file_atomically(path, content.encode(), force=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from typing import Annotated, Any, Final
 
@@ -166,6 +167,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     """
     try:
         tree = msgspec.to_builtins(manifest)
+        _check_json(tree)
         _sort(tree["provenance"], "packages")
         for variant in tree["variants"].values():
             for graph in variant["graphs"].values():
@@ -179,6 +181,21 @@ def encode_manifest(manifest: Manifest) -> bytes:
         )
     decode_manifest(content)
     return content
+
+
+def _check_json(tree: object) -> None:
+    """Refuse what a JSON writer would silently turn into something else: NaN into null, 1 into "1"."""
+    waiting = [tree]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) for key in value):
+                raise BundleError(f"{MANIFEST_NAME} cannot be written: JSON has no keys but words")
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise BundleError(f"{MANIFEST_NAME} cannot be written: JSON has no number {value}")
 
 
 def _sort(tree: dict[str, Any], key: str) -> None:

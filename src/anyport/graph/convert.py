@@ -119,15 +119,15 @@ def _untranslated_line(text: str, error: BaseException, captured: Capture) -> st
 
 def _restore_weight_names(model: ir.Model, captured: Capture) -> frozenset[str]:
     """Call the weights what the module calls them, and return those names."""
-    taken = set()
     known = {*captured.program.state_dict, *captured.program.constants}
+    weight_names = set()
     for name, value in list(model.graph.initializers.items()):
-        if name in known and name.startswith(PREFIX):
-            _rename(model, value, name.removeprefix(PREFIX))
-            taken.add(name.removeprefix(PREFIX))
-        elif name in known:
-            taken.add(name)
-    return frozenset(taken)
+        own = name.removeprefix(PREFIX)
+        if own != name and own not in model.graph.initializers:
+            _rename(model, value, own)
+        if name in known:
+            weight_names.add(value.name or name)
+    return frozenset(weight_names)
 
 
 def _rename(model: ir.Model, value: ir.Value, name: str) -> None:

@@ -9,8 +9,10 @@ import importlib
 import importlib.util
 import json
 import sys
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,15 +99,29 @@ def load_module(text: str, folder: Path) -> nn.Module:
 
 
 def load_function(text: str, folder: Path) -> Callable[[], Any]:
-    """Import the function that ``file.py:function`` or ``package.module:function`` names."""
+    """Import the function that ``file.py:function`` or ``package.module:function`` names.
+
+    Returns:
+        It; what it imports while it runs is found beside its file, too.
+    """
     place, _, name = text.rpartition(":")
-    with _importable(folder):
-        module = _import_file(folder, place) if place.endswith(".py") else _import_module(place)
+    is_file = place.endswith(".py")
+    beside = (folder / place).resolve().parent if is_file else folder
+    with _importable(folder, beside):
+        _forget_namesakes(beside.resolve())
+        module = _import_file(folder, place) if is_file else _import_module(place)
     if not hasattr(module, name):
         known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise SourceError(f"'{place}' has no function '{name}'{did_you_mean(name, known)}")
     function: Callable[[], Any] = getattr(module, name)
-    return function
+
+    @wraps(function)
+    def call() -> Any:
+        with _importable(folder, beside):
+            answer = function()
+            return list(answer) if isinstance(answer, Generator) else answer
+
+    return call
 
 
 def _import_file(folder: Path, place: str) -> Any:
@@ -114,30 +130,35 @@ def _import_file(folder: Path, place: str) -> Any:
         raise SourceError(
             f"there is no file '{place}'", where=folder.name or None, do="give file.py:function"
         )
-    _forget_namesakes(path.resolve().parent)
-    with _importable(path.resolve().parent):
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise SourceError(f"'{place}' is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module  # torch.export and pickle-free dataclasses look classes up there
-        try:
-            spec.loader.exec_module(module)
-        except Exception as err:
-            sys.modules.pop(path.stem, None)
-            raise SourceError(
-                f"'{place}' cannot be imported: {type(err).__name__}: {first_line(err)}",
-                where=user_line_of(err),
-            ) from err
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise SourceError(f"'{place}' is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # torch.export and pickle-free dataclasses look classes up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as err:
+        sys.modules.pop(path.stem, None)
+        raise SourceError(
+            f"'{place}' cannot be imported: {type(err).__name__}: {first_line(err)}",
+            where=user_line_of(err),
+        ) from err
     return module
 
 
 def _forget_namesakes(folder: Path) -> None:
     """Forget modules of another project that bear the names of this one's files, such as ``model``."""
-    for file in folder.glob("*.py"):
-        known = getattr(sys.modules.get(file.stem), "__file__", None)
-        if known is not None and Path(known).resolve().parent != folder and is_users(known):
-            del sys.modules[file.stem]
+    names = {file.stem for file in folder.glob("*.py")}
+    names |= {file.parent.name for file in folder.glob("*/__init__.py")}
+    for name in names:
+        known = getattr(sys.modules.get(name), "__file__", None)
+        if known is None or not is_users(known):
+            continue
+        path = Path(known).resolve()
+        home = path.parents[1] if path.name == "__init__.py" else path.parent
+        if home != folder:
+            for loaded in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
+                del sys.modules[loaded]
 
 
 def _import_module(place: str) -> Any:
@@ -151,13 +172,16 @@ def _import_module(place: str) -> Any:
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    text = str(folder.resolve())
-    sys.path.insert(0, text)
+def _importable(*folders: Path) -> Iterator[None]:
+    """Let imports look into these folders, the last one first."""
+    texts = [str(folder.resolve()) for folder in folders]
+    for text in texts:
+        sys.path.insert(0, text)
     try:
         yield
     finally:
-        sys.path.remove(text)
+        for text in texts:
+            sys.path.remove(text)
 
 
 def _is_function(text: str) -> bool:
@@ -208,7 +232,8 @@ def _download_config(name: str) -> Path:
         return Path(hf_hub_download(name, "config.json"))
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as err:
         raise SourceError(
-            f"'{name}' is no folder here and no file.py:function, and the Hugging Face hub says: {first_line(err)}"
+            f"'{name}' is no folder here and no file.py:function, and the Hugging Face hub says: "
+            f"{first_line(err)}"
         ) from err
 
 

@@ -46,6 +46,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, force: bool) -
 
     Raises:
         BundleError: The file cannot be written.
+        UsageError: The file exists, and is not to be replaced.
     """
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:

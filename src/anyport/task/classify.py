@@ -127,7 +127,7 @@ class Classifier:
             InputError: Naming the picture that cannot be read.
             SessionError: The runtime failed, or the model's scores are not finite.
         """
-        if isinstance(pictures, str | bytes | Path) or not hasattr(pictures, "__len__"):
+        if isinstance(pictures, str | bytes | np.ndarray | Path) or not hasattr(pictures, "__len__"):
             raise InputError(
                 f"classify takes a list of pictures, not one {type(pictures).__name__}",
                 do="write classify([picture])",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 import msgspec
 import numpy as np
 
+from anyport.bundle.writing import check_output
 from anyport.errors import InputError, UsageError, did_you_mean
 from anyport.task.arrays import summary, write_arrays
 from anyport.task.task import Printout, TaskOptions, settings_from
@@ -143,11 +144,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:
-        found = np.load(path, allow_pickle=False)  # noqa: TID251 -- the user's own arrays, never pickles
-        if isinstance(found, np.ndarray):
-            return {"": found}
-        with found:
-            return {name: found[name] for name in found.files}
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)  # noqa: TID251 -- the user's own arrays, never pickles
+            return {"": found} if isinstance(found, np.ndarray) else dict(found)
     except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile) as err:
         raise InputError(f"{path} cannot be read as arrays: {err}", do="write it with numpy.save") from err
 
@@ -158,6 +157,5 @@ def _target(options: Options) -> Path | None:
     path = Path(options.output)
     if path.suffix != ".npz":
         raise UsageError(f"the output file '{path}' must end in .npz")
-    if path.exists() and not options.force:
-        raise UsageError(f"{path} exists", do="choose another name, or add --force")
+    check_output(path, force=options.force, is_folder=False)
     return path

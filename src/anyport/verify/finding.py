@@ -97,7 +97,7 @@ class Finding:
     def used(self) -> float:
         """How much of what is allowed was used: above 1 the floor rule fails.
 
-        What cannot be compared at all used everything; wrong whole numbers rank behind the floats they come from.
+        What cannot be compared used everything; wrong whole numbers rank behind the floats they come from.
         """
         if self.numbers is None:
             return 0.0 if self.passed else math.inf

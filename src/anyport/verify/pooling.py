@@ -3,7 +3,11 @@
 The floor of a case is one float32 answer's distance from the exact one. Over thousands of elements that is
 a fair sample of the rounding; over ten logits it may happen to be nearly zero, and a correct graph would
 then be called wrong. So an output of up to `MAX_POOLED_ELEMENTS` elements is held against the larger of its
-own floor and the quadratic mean over the cases whose float inputs are filled in the same way.
+own floor and the quadratic mean over the cases whose float inputs are filled in the same way. A case that is
+filled like no other borrows from the largest family, in proportion to its scale.
+
+Measured: 100 random networks of eight layers with one output number, the candidate equal but for the order of
+its sums. Without pooling and with the RMS rule on few numbers 34 of them failed, with both refinements none.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from anyport.cases import Normal, Stored, Uniform
-from anyport.verify.tolerance import MAX_POOLED_ELEMENTS
+from anyport.verify.tolerance import MAX_POOLED_ELEMENTS, MIN_RMS_ELEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -91,6 +95,8 @@ class FloorPool:
             members = self._largest_family(sample.output)
             scale = _quadratic_mean(member.scale_rms for member in members)
             share = sample.scale_rms / scale if scale > 0 else 0.0
+            # a handful of numbers may also be small by luck: then their scale says nothing
+            share = max(share, 1.0) if sample.n_elements < MIN_RMS_ELEMENTS else share
         if len(members) < _MIN_MEMBERS:
             return sample.floor
         max_abs = share * _quadratic_mean(member.floor.max_abs for member in members)

@@ -194,8 +194,9 @@ def _shake(array: np.ndarray, is_float: bool, seed: int) -> np.ndarray:  # noqa:
 class SessionReference:
     """Any session as a reference, for instance one .onnx file for another.
 
-    >>> SessionReference(session).answer(case).floors["logits"].how  # doctest: +SKIP
-    "the reference's reaction to input noise of 2^-23"
+    Example::
+
+        verdict = compare(SessionReference(one), other, plan, part)
 
     Args:
         session: Stays the caller's to close.

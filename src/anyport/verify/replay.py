@@ -64,7 +64,11 @@ def verify_bundle(
 
     The multiples of this version of anyport decide, not those that the bundle names.
 
-    >>> verdicts = verify_bundle(open_bundle("digits.port"), open_session)  # doctest: +SKIP
+    Example::
+
+        with open_bundle("digits.port") as bundle:
+            for verdict in verify_bundle(bundle, open_session):
+                verdict.raise_if_bad()
 
     Args:
         bundle: Stays the caller's to close.

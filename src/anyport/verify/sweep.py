@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from anyport.tensors import Dim, TensorSpec
 
 _BASE_ROLE: Final = "random 1"
-_EXTREME_SCALE: Final = 1000.0  # saturates what can saturate; squares and sums stay far inside float32
+# Saturates what can saturate: exp overflows float32 at 89, and values reach 105. At 1000, saturated deep networks
+# jump with the rounding of their first layer, and no floor is a fair one (5 of 200 clean ones failed; at 30 none).
+_EXTREME_SCALE: Final = 30.0
 _N_TRIES: Final = 16  # other seeds, until an input differs from the first random case
 
 

@@ -138,7 +138,7 @@ class Verdict:
             "variant": self.part.variant,
             "status": self.status.value,
             "summary": self.summary(),
-            "worst_ratio": json_number(self.worst.ratio_max if self.worst else 0.0),
+            "worst_ratio": json_number(max((found.ratio_max for found in self.findings), default=0.0)),
             "legs": [leg.to_json() for leg in self.legs],
             "cases": [
                 {"name": case.name, "kind": case.kind, "sizes": dict(case.sizes)} for case in self.plan.cases

@@ -1,0 +1,239 @@
+"""ONNX Runtime: providers, the memory limit, errors in our words."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from anyport.bundle import open_bundle
+from anyport.errors import InputError, SessionError, UsageError
+from anyport.runtime import SessionOptions, open_session
+from tests.house import tree
+from tests.runtime import networks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_plain_file_describes_itself(tmp_path: Path) -> None:
+    session = open_session(networks.affine(tmp_path / "a.onnx", beside="a.weights"))
+    assert [f"{spec.name} {spec}" for spec in session.inputs] == ["x float32[batch, 3]"]
+    assert [f"{spec.name} {spec}" for spec in session.outputs] == ["y float32[batch, 3]"]
+    outputs = session.run({"x": np.ones((2, 3), np.float32)})
+    np.testing.assert_array_equal(outputs["y"], np.full((2, 3), 3, np.float32))
+
+
+def test_a_bundle_s_graph_knows_the_sizes_of_its_axes(tmp_path: Path) -> None:
+    with open_bundle(networks.corners_bundle(tmp_path)) as bundle:
+        session = open_session(bundle.graph_file("network"))
+        with pytest.raises(InputError) as caught:
+            session.run({"pixel_values": np.zeros((65, 1, 2, 2), np.float32)})
+        session.close()
+    assert caught.value.what == "input 'pixel_values' has batch = 65, the model takes 1..64"
+
+
+@pytest.mark.parametrize(
+    ("feeds", "message"),
+    [
+        ({}, "input 'x' is missing: float32[batch, 3]"),
+        ({"X": np.zeros((1, 3), np.float32)}, "the model has no input 'X' (known: 'x')"),
+        ({"x": np.zeros((1, 3))}, "input 'x' is float64, the model takes float32[batch, 3]"),
+        ({"x": np.zeros((1, 4), np.float32)}, "input 'x' has size 4 where the model takes 3: float32[batch, 3]"),
+        ({"x": np.zeros(3, np.float32)}, "input 'x' has 1 axes (3,), the model takes float32[batch, 3]"),
+    ],
+)
+def test_wrong_feeds_are_refused(tmp_path: Path, feeds: dict[str, np.ndarray], message: str) -> None:
+    session = open_session(networks.affine(tmp_path / "a.onnx"))
+    with pytest.raises(InputError) as caught:
+        session.run(feeds)
+    assert caught.value.what == message
+
+
+def test_arrays_of_any_layout_are_taken(tmp_path: Path) -> None:
+    session = open_session(networks.affine(tmp_path / "a.onnx"))
+    x = np.arange(12, dtype=np.float32).reshape(3, 4).T[::2]
+    np.testing.assert_array_equal(session.run({"x": x})["y"], 2 * x + 1)
+    assert session.run({"x": np.zeros((0, 3), np.float32)})["y"].shape == (0, 3)
+
+
+def test_a_closed_session_says_so(tmp_path: Path) -> None:
+    session = open_session(networks.affine(tmp_path / "a.onnx"))
+    session.close()
+    session.close()
+    with pytest.raises(SessionError, match="the session is closed"):
+        session.run({"x": np.zeros((1, 3), np.float32)})
+
+
+# ── providers ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["cpu", "CPU", "CPUExecutionProvider"])
+def test_a_provider_has_two_names(tmp_path: Path, name: str) -> None:
+    open_session(networks.affine(tmp_path / "a.onnx"), SessionOptions(provider=name))
+
+
+def test_a_provider_that_is_not_here_is_no_silent_cpu(tmp_path: Path) -> None:
+    with pytest.raises(SessionError) as caught:
+        open_session(networks.affine(tmp_path / "a.onnx"), SessionOptions(provider="coreml"))
+    assert re.match(r"the provider 'coreml' is not in this onnxruntime [\d.]+, which has: ", caught.value.what)
+    assert caught.value.do == "install a build of onnxruntime that has CoreMLExecutionProvider"
+
+
+def test_an_unknown_provider_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"onnxruntime has no provider 'cdua' \(did you mean 'cuda'\?\)"):
+        open_session(networks.affine(tmp_path / "a.onnx"), SessionOptions(provider="cdua"))
+
+
+def test_a_provider_that_takes_no_node_is_no_silent_cpu(tmp_path: Path) -> None:
+    """The wheel's Azure provider opens any graph and leaves every node to the CPU."""
+    with pytest.raises(SessionError) as caught:
+        open_session(networks.affine(tmp_path / "a.onnx"), SessionOptions(provider="azure"))
+    assert caught.value.what == "AzureExecutionProvider took none of the graph's nodes: 2 on CPUExecutionProvider"
+
+
+# ── opening ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("limit", [None, 10**9])
+@pytest.mark.parametrize("content", [b"", b"junk, of no kind"])
+def test_what_is_no_graph_is_refused(tmp_path: Path, content: bytes, limit: int | None) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(content)
+    with pytest.raises(SessionError, match=r"opening the graph failed|is no whole \.onnx file") as caught:
+        open_session(path, SessionOptions(memory_limit_bytes=limit))
+    assert caught.value.where == str(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SessionError, match=r"there is no file .*nope\.onnx"):
+        open_session(tmp_path / "nope.onnx")
+
+
+def test_weights_outside_the_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    path = networks.affine(tmp_path / "inside" / "a.onnx", beside="a.weights")
+    (tmp_path / "inside" / "a.weights").rename(tmp_path / "a.weights")
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor in model.graph.initializer:
+        next(entry for entry in tensor.external_data if entry.key == "location").value = "../a.weights"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(SessionError, match="opening the graph failed.*escapes model directory"):
+        open_session(path)
+
+
+def test_an_unknown_optimization_is_refused(tmp_path: Path) -> None:
+    wrong = SessionOptions(optimization="ful")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"there is no optimization 'ful' \(known: 'all', 'basic'"):
+        open_session(networks.affine(tmp_path / "a.onnx"), wrong)
+
+
+def test_a_failing_run_is_told_in_our_words(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    tensors = networks.Tensors(
+        {"x": (TensorProto.FLOAT, ["n"])},
+        {"y": (TensorProto.FLOAT, [None, None])},
+        {"shape": np.array([2, 3])},
+    )
+    session = open_session(networks.save(tmp_path / "r.onnx", nodes, tensors))
+    assert session.run({"x": np.zeros(6, np.float32)})["y"].shape == (2, 3)
+    with pytest.raises(SessionError, match="the run failed: .*Reshape") as caught:
+        session.run({"x": np.zeros(5, np.float32)})
+    assert caught.value.where == f"{tmp_path / 'r.onnx'}, inputs x (5,)"
+    assert capfd.readouterr().err == ""
+
+
+# ── the memory limit ───────────────────────────────────────────────────────────────────────────────────
+
+MB = 10**6
+
+
+def image(side: int) -> dict[str, np.ndarray]:
+    return {"x": np.zeros((1, 1, side, side), np.float32)}
+
+
+def test_a_run_beyond_the_limit_fails_and_the_session_lives_on(tmp_path: Path) -> None:
+    session = open_session(networks.wide(tmp_path / "w.onnx"), SessionOptions(memory_limit_bytes=40 * MB))
+    with pytest.raises(SessionError) as caught:
+        session.run(image(512))
+    assert re.fullmatch(
+        r"the run needs more than the memory limit of 40\.0 MB: 67\.1 MB were asked for with \d+\.\d MB left",
+        caught.value.what,
+    )
+    assert caught.value.do == "raise the memory limit, or give fewer or smaller inputs at a time"
+    assert session.run(image(64))["y"].shape == (1, 64, 1, 1)
+
+
+def test_each_session_has_its_own_limit(tmp_path: Path) -> None:
+    path = networks.wide(tmp_path / "w.onnx")
+    small = open_session(path, SessionOptions(memory_limit_bytes=40 * MB))
+    large = open_session(path, SessionOptions(memory_limit_bytes=400 * MB))
+    free = open_session(path)
+    for session in (large, free):
+        session.run(image(512))
+    with pytest.raises(SessionError, match="memory limit of 40.0 MB"):
+        small.run(image(512))
+
+
+def test_weights_count_against_the_limit(tmp_path: Path) -> None:
+    path = networks.wide(tmp_path / "w.onnx")
+    with pytest.raises(SessionError) as caught:
+        open_session(path, SessionOptions(memory_limit_bytes=100_000))
+    assert caught.value.what == "the weights take 150.0 kB, the memory limit is 100.0 kB"
+
+
+def test_a_limit_changes_no_result(tmp_path: Path) -> None:
+    path = networks.wide(tmp_path / "w.onnx")
+    feeds = {"x": np.random.default_rng(1).standard_normal((2, 1, 33, 47)).astype(np.float32)}
+    bounded = open_session(path, SessionOptions(memory_limit_bytes=100 * MB)).run(feeds)["y"]
+    np.testing.assert_allclose(bounded, open_session(path).run(feeds)["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_limit_is_for_the_cpu(tmp_path: Path) -> None:
+    options = SessionOptions(provider="azure", memory_limit_bytes=100 * MB)
+    with pytest.raises(UsageError, match="a memory limit bounds the CPU, not AzureExecutionProvider"):
+        open_session(networks.affine(tmp_path / "a.onnx"), options)
+
+
+_GROWTH = """
+import sys
+from pathlib import Path
+import numpy as np
+from anyport.runtime import SessionOptions, open_session
+def anonymous_bytes(word):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(word))
+limit = int(sys.argv[2])
+session = open_session(Path(sys.argv[1]), SessionOptions(n_threads=1, memory_limit_bytes=limit))
+session.run({"x": np.zeros((1, 1, 8, 8), np.float32)})
+before = anonymous_bytes("RssAnon")
+for side in (100, 300, 200, 400, 512, 700):
+    try:
+        session.run({"x": np.zeros((1, 1, side, side), np.float32)})
+    except Exception as err:
+        assert "memory limit" in str(err), err
+print(anonymous_bytes("VmHWM") - anonymous_bytes("VmRSS") + anonymous_bytes("RssAnon") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("limit", [40 * MB, 150 * MB])
+def test_the_process_grows_no_further_than_the_limit(tmp_path: Path, limit: int) -> None:
+    path = networks.wide(tmp_path / "w.onnx")
+    done = subprocess.run(
+        [sys.executable, "-c", _GROWTH, str(path), str(limit)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tree.PACKAGE.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    grown = int(done.stdout)
+    assert limit // 4 < grown < limit + 8 * MB  # 8 MB: the pictures themselves, and Python
