@@ -39,7 +39,7 @@ def use_everything(folder: Path) -> None:
 def test_every_flipped_byte_is_refused_on_use_and_by_check(folder: Path) -> None:
     for relative, content in files_of(folder).items():
         path = folder / relative
-        for place in range(0, len(content), max(1, len(content) // 100)):
+        for place in range(0, len(content), max(1, len(content) // 40)):
             flipped = bytearray(content)
             flipped[place] ^= 1 << (place % 8)
             path.write_bytes(flipped)
@@ -224,5 +224,5 @@ def test_a_resealed_manifest_is_read_strictly(folder: Path, old: bytes, new: byt
 
 
 def test_a_folder_is_not_unpacked(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="^'m.port' is no regular file|^cannot read 'm.port'"):
+    with pytest.raises(BundleError, match="^'m.port' is no regular file"):
         unpack(folder, tmp_path / "out.port")

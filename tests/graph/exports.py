@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnxruntime as ort
 import torch
 import transformers as hf
@@ -22,6 +21,8 @@ from tests.source.parts import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import numpy as np
 
     from anyport.recipe import Part
 
@@ -102,7 +103,7 @@ class Encoder(nn.Module):
 
 
 class TiedNorms(nn.Module):
-    """Everything that optimizers fold: convolutions before norms, a lone norm, exp of a weight, tied weights."""
+    """All that optimizers fold: convolutions before norms, a lone norm, exp of a weight, tied weights."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -84,25 +84,74 @@ def test_options_are_fixed_as_arguments(mode: str, causal: bool, factor: int) ->
 
 
 REFUSED: list[tuple[str, nn.Module, dict[str, str], dict[str, Any], type[AnyportError], str]] = [
-    ("some names are parameters", Named(), {"x": "float32[batch, 8]", "maks": "float32[batch, 8]"}, {},
-     SourceError, "forward() has no parameter 'maks' (did you mean 'mask'?)\n  where: Named, test_adapter.py:"),
-    ("an unknown argument", Named(), X, {"sclae": 2.0},
-     SourceError, "forward() has no parameter 'sclae' (did you mean 'scale'?)\n  where: Named, "),
-    ("a required input left out", Named(), {"mask": "float32[batch, 8]"}, {},
-     SourceError, ("forward() needs 'x', which is neither an input nor an argument\n"
-     "  where: Named, test_adapter.py:")),
-    ("how to cure it", Named(), {"mask": "float32[batch, 8]"}, {},
-     SourceError, "  do:    declare it under [inputs], or fix it under [arguments]: x = …"),
-    ("a string option", Options(), X, {"causal": True},
-     RefusedModelError, ("forward() has the option mode='fast', and the graph would hold that one branch only\n"
-     "  where: Options, test_adapter.py:")),
-    ("how to say a string", Options(), X, {"causal": True},
-     RefusedModelError, 'under [arguments] (--argument on the command line): mode = "fast"'),
-    ("a flag", Options(), X, {"mode": "fast"},
-     RefusedModelError, "forward() has the option causal=False, and the graph would hold that one branch only"),
-    ("how to say a flag", Options(), X, {"mode": "fast"},
-     RefusedModelError, "under [arguments] (--argument on the command line): causal = false"),
-]  # fmt: skip
+    (
+        "some names are parameters",
+        Named(),
+        {"x": "float32[batch, 8]", "maks": "float32[batch, 8]"},
+        {},
+        SourceError,
+        "forward() has no parameter 'maks' (did you mean 'mask'?)\n  where: Named, test_adapter.py:",
+    ),
+    (
+        "an unknown argument",
+        Named(),
+        X,
+        {"sclae": 2.0},
+        SourceError,
+        "forward() has no parameter 'sclae' (did you mean 'scale'?)\n  where: Named, ",
+    ),
+    (
+        "a required input left out",
+        Named(),
+        {"mask": "float32[batch, 8]"},
+        {},
+        SourceError,
+        ("forward() needs 'x', which is neither an input nor an argument\n  where: Named, test_adapter.py:"),
+    ),
+    (
+        "how to cure it",
+        Named(),
+        {"mask": "float32[batch, 8]"},
+        {},
+        SourceError,
+        "  do:    declare it under [inputs], or fix it under [arguments]: x = …",
+    ),
+    (
+        "a string option",
+        Options(),
+        X,
+        {"causal": True},
+        RefusedModelError,
+        (
+            "forward() has the option mode='fast', and the graph would hold that one branch only\n"
+            "  where: Options, test_adapter.py:"
+        ),
+    ),
+    (
+        "how to say a string",
+        Options(),
+        X,
+        {"causal": True},
+        RefusedModelError,
+        'under [arguments] (--argument on the command line): mode = "fast"',
+    ),
+    (
+        "a flag",
+        Options(),
+        X,
+        {"mode": "fast"},
+        RefusedModelError,
+        "forward() has the option causal=False, and the graph would hold that one branch only",
+    ),
+    (
+        "how to say a flag",
+        Options(),
+        X,
+        {"mode": "fast"},
+        RefusedModelError,
+        "under [arguments] (--argument on the command line): causal = false",
+    ),
+]
 
 
 @pytest.mark.parametrize(

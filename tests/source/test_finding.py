@@ -128,16 +128,34 @@ def test_modules_of_others_are_not_forgotten(digits: Path) -> None:
 WRONG = [
     ("nothing.py:load", "there is no file 'nothing.py'\n  where: digits\n  do:    give file.py:function"),
     ("model.py:laod", "'model.py' has no function 'laod' (did you mean 'load'?)"),
-    ("model.py:broken", ("'model.py:broken' fails: KeyError: 'weights'\n  where: model.py:17: "
-     'return {}["weights"]  # LINE')),
-    ("model.py:number", ("'model.py:number' returns a int, not a torch.nn.Module\n"
-     "  do:    return the module itself, in eval mode")),
-    ("raises.py:load", ("'raises.py' cannot be imported: RuntimeError: no luck\n  where: raises.py:2: "
-     'raise RuntimeError("no luck")')),
+    (
+        "model.py:broken",
+        (
+            "'model.py:broken' fails: KeyError: 'weights'\n  where: model.py:17: "
+            'return {}["weights"]  # LINE'
+        ),
+    ),
+    (
+        "model.py:number",
+        (
+            "'model.py:number' returns a int, not a torch.nn.Module\n"
+            "  do:    return the module itself, in eval mode"
+        ),
+    ),
+    (
+        "raises.py:load",
+        (
+            "'raises.py' cannot be imported: RuntimeError: no luck\n  where: raises.py:2: "
+            'raise RuntimeError("no luck")'
+        ),
+    ),
     ("wrong.py:load", "'wrong.py' cannot be imported: SyntaxError: "),
-    ("needs.py:load", "'needs.py' cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
+    (
+        "needs.py:load",
+        "'needs.py' cannot be imported: ModuleNotFoundError: No module named 'no_such_package'",
+    ),
     ("no_such_package.net:load", "'no_such_package.net' cannot be imported: ModuleNotFoundError: "),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG)
@@ -189,17 +207,29 @@ def test_what_is_not_said(digits: Path, request_: SourceRequest, message: str) -
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (None, ("'checkpoint' has no config.json that names its architecture\n"
-         "  do:    give a checkpoint folder, a Hugging Face id, or file.py:function")),
+        (
+            None,
+            (
+                "'checkpoint' has no config.json that names its architecture\n"
+                "  do:    give a checkpoint folder, a Hugging Face id, or file.py:function"
+            ),
+        ),
         ("{", "'checkpoint' has no config.json that names its architecture"),
         ("{}", "'checkpoint' has no config.json that names its architecture"),
         ('{"architectures": []}', "'checkpoint' has no config.json that names its architecture"),
-        ('{"architectures": ["WhisperModel"]}', ("no recipe knows the architecture 'WhisperModel' "
-         "(known: ResNetForImageClassification)\n  do:    give a function that returns the module")),
-        ('{"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}',
-         "'checkpoint' does not load: "),
+        (
+            '{"architectures": ["WhisperModel"]}',
+            (
+                "no recipe knows the architecture 'WhisperModel' "
+                "(known: ResNetForImageClassification)\n  do:    give a function that returns the module"
+            ),
+        ),
+        (
+            '{"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}',
+            "'checkpoint' does not load: ",
+        ),
     ],
-)  # fmt: skip
+)
 def test_checkpoints_that_no_recipe_loads(tmp_path: Path, config: str | None, message: str) -> None:
     folder = tmp_path / "checkpoint"
     folder.mkdir()

@@ -97,30 +97,92 @@ def test_a_computed_axis_is_held() -> None:
 
 
 FAILS: list[tuple[str, nn.Module, dict[str, str], Mapping[str, np.ndarray], type[AnyportError], str]] = [
-    ("PyTorch itself fails", Fails(), Y, {"x": np.ones((2, 8), np.float32)}, SourceError,
-     ("PyTorch itself fails on batch=2: shape '[3, -1]' is invalid for input of size 16\n"
-     "  where: test_running.py:")),
+    (
+        "PyTorch itself fails",
+        Fails(),
+        Y,
+        {"x": np.ones((2, 8), np.float32)},
+        SourceError,
+        (
+            "PyTorch itself fails on batch=2: shape '[3, -1]' is invalid for input of size 16\n"
+            "  where: test_running.py:"
+        ),
+    ),
     ("at the user's line", Fails(), Y, ONES, SourceError, ": return x.reshape(3, -1)  # LINE\n"),
-    ("what to do", Fails(), Y, ONES, SourceError,
-     "  do:    declare the sizes the model takes under [dims], the values under [inputs]"),
-    ("another type", Whole(), Y, ONES, SourceError,
-     "output 'y' is int64[2, 8], declared as float32[batch, 8]\n  do:    correct it under [outputs]"),
-    ("fewer axes", Doubles(), {"label": "int64[batch, 8]"}, ONES, SourceError,
-     "output 'label' is int64[2], declared as int64[batch, 8]"),
-    ("another fixed size", Halves(), Y, ONES, SourceError,
-     "output 'y' has size 4 at axis 1, declared as 8 = 8\n  where: batch=2\n"),
-    ("another named size", Doubles(), {"y": "float32[8, batch]"}, ONES, SourceError,
-     "output 'y' has size 2 at axis 0, declared as 8 = 8"),
-    ("another computed size", Doubles(), {"y": "float32[batch*2, 8]"}, ONES, SourceError,
-     "output 'y' has size 2 at axis 0, declared as batch*2 = 4"),
-    ("too few outputs", Tuples(), Y, ONES, SourceError,
-     "the model returns 2 tensors, 1 outputs are declared: y"),
-    ("a wrong feed", Doubles(), Y, {"x": np.ones((2, 7), np.float32)}, InputError,
-     "input 'x' has size 7 where the model takes 8"),
-    ("a size out of range", Doubles(), Y, {"x": np.ones((17, 8), np.float32)}, InputError,
-     "input 'x' has batch = 17, the model takes 1..16"),
+    (
+        "what to do",
+        Fails(),
+        Y,
+        ONES,
+        SourceError,
+        "  do:    declare the sizes the model takes under [dims], the values under [inputs]",
+    ),
+    (
+        "another type",
+        Whole(),
+        Y,
+        ONES,
+        SourceError,
+        "output 'y' is int64[2, 8], declared as float32[batch, 8]\n  do:    correct it under [outputs]",
+    ),
+    (
+        "fewer axes",
+        Doubles(),
+        {"label": "int64[batch, 8]"},
+        ONES,
+        SourceError,
+        "output 'label' is int64[2], declared as int64[batch, 8]",
+    ),
+    (
+        "another fixed size",
+        Halves(),
+        Y,
+        ONES,
+        SourceError,
+        "output 'y' has size 4 at axis 1, declared as 8 = 8\n  where: batch=2\n",
+    ),
+    (
+        "another named size",
+        Doubles(),
+        {"y": "float32[8, batch]"},
+        ONES,
+        SourceError,
+        "output 'y' has size 2 at axis 0, declared as 8 = 8",
+    ),
+    (
+        "another computed size",
+        Doubles(),
+        {"y": "float32[batch*2, 8]"},
+        ONES,
+        SourceError,
+        "output 'y' has size 2 at axis 0, declared as batch*2 = 4",
+    ),
+    (
+        "too few outputs",
+        Tuples(),
+        Y,
+        ONES,
+        SourceError,
+        "the model returns 2 tensors, 1 outputs are declared: y",
+    ),
+    (
+        "a wrong feed",
+        Doubles(),
+        Y,
+        {"x": np.ones((2, 7), np.float32)},
+        InputError,
+        "input 'x' has size 7 where the model takes 8",
+    ),
+    (
+        "a size out of range",
+        Doubles(),
+        Y,
+        {"x": np.ones((17, 8), np.float32)},
+        InputError,
+        "input 'x' has batch = 17, the model takes 1..16",
+    ),
     ("a missing feed", Doubles(), Y, {}, InputError, "input 'x' is missing: float32[batch, 8]"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

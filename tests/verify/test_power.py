@@ -106,8 +106,8 @@ def test_a_healthy_part_has_power() -> None:
         ),
         (
             deaf,
-            "no output reacts to input 'b' by more than 0 floors, 64 are needed: a graph that ignores it "
-            "would pass",
+            ("no output reacts to input 'b' by more than 0 floors, 64 are needed: a graph that ignores it "
+            "would pass"),
         ),
         (nearly_deaf, r"no output reacts to input 'b' by more than [\d.]+ floors, 64 are needed: "),
     ],

@@ -93,8 +93,10 @@ def test_a_difference_passes_under_sixteen_floors_of_the_score() -> None:
     close[0, 2] = close[0, 1] - 15.5 * FLOOR
     assert judged([2, 0], [1, 0], score=close) == (
         True,
-        "tie: 1 of 2 elements differ, the scores 'score' of the two choices are 15.5 floors apart, "
-        "less than 16",
+        (
+            "tie: 1 of 2 elements differ, the scores 'score' of the two choices are 15.5 floors apart, "
+            "less than 16"
+        ),
     )
     close[0, 2] = close[0, 1] - 16.5 * FLOOR
     assert judged([2, 0], [1, 0], score=close) == (

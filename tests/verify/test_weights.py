@@ -138,8 +138,10 @@ def test_swapped_weights_are_one_failure_that_names_both() -> None:
 def test_one_weight_in_the_place_of_another_transposed() -> None:
     result = account(MODEL | {"a.weight": MODEL["b.weight"].T.copy()})
     assert result.failures == (
-        "weights 'a.weight' and 'b.weight' are swapped: 'a.weight' in the graph holds the values of "
-        "'b.weight'",
+        (
+            "weights 'a.weight' and 'b.weight' are swapped: 'a.weight' in the graph holds the values of "
+            "'b.weight'"
+        ),
     )
 
 
@@ -162,8 +164,10 @@ def test_the_same_values_in_another_order() -> None:
     )
     elsewhere = account(renamed("a.weight", "val_6", shuffle))
     assert elsewhere.failures == (
-        "weight 'a.weight' (initializer 'val_6') holds the same values in another order, which is no "
-        "transpose",
+        (
+            "weight 'a.weight' (initializer 'val_6') holds the same values in another order, which is no "
+            "transpose"
+        ),
     )
 
 

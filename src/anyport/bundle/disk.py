@@ -99,9 +99,10 @@ def open_regular(path: Path) -> Iterator[FileIO]:
         if is_link(path.lstat()):
             raise BundleError(f"'{path.name}' is a link", where=str(path))
         descriptor = os.open(path, _READ_FLAGS)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BundleError(f"'{path.name}' is no regular file", where=str(path))
     with os.fdopen(descriptor, "rb", buffering=0) as opened:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BundleError(f"'{path.name}' is no regular file", where=str(path))
         yield opened
 
 

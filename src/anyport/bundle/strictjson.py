@@ -57,18 +57,17 @@ def decode_json(data: bytes, kind: type[_T], what: str, where: str | None = None
 
 
 def convert_tree(tree: Any, kind: type[_T], what: str, where: str | None = None) -> _T:  # noqa: ANN401
-    """Turn dicts, lists, strings and numbers into a ``msgspec.Struct``.
+    """Turn dicts, lists, strings and numbers into a ``msgspec.Struct`` that forbids unknown fields.
 
     Raises:
         BundleError: A key is unknown (with the nearest known one), is missing, or has another type.
     """
-    unknown = find_unknown_key(tree, inspect.type_info(kind), "")
-    if unknown is not None:
-        raise BundleError(f"{what} has {unknown}", where=where)
     try:
         return msgspec.convert(tree, kind, strict=True)
     except msgspec.ValidationError as err:
-        raise BundleError(f"{what} is not understood: {err}", where=where) from err
+        unknown = find_unknown_key(tree, inspect.type_info(kind), "")
+        reason = f"has {unknown}" if unknown else f"is not understood: {err}"
+        raise BundleError(f"{what} {reason}", where=where) from err
 
 
 def find_unknown_key(tree: object, kind: inspect.Type, at: str) -> str | None:

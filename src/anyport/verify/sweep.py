@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from anyport.tensors import Dim, TensorSpec
 
 _BASE_ROLE: Final = "random 1"
-# Saturates what can saturate: exp overflows float32 at 89, and values reach 105. At 1000, saturated deep networks
-# jump with the rounding of their first layer, and no floor is a fair one (5 of 200 clean ones failed; at 30 none).
+# Saturates what can saturate: exp overflows float32 at 89, and values reach 105. At 1000, saturated deep
+# networks jump with the rounding of their first layer: 5 of 200 clean ones failed, at 30 none.
 _EXTREME_SCALE: Final = 30.0
 _N_TRIES: Final = 16  # other seeds, until an input differs from the first random case
 
@@ -87,8 +87,8 @@ def plan_cases(
     2. Three random cases at small sizes, and one for each input in which it alone differs: without these
        nothing can be said about the power of the verdict.
     3. Masks: a fully padded row, all ones, left padded, all zeros. Elsewhere masks are padded at the right.
-    4. Sizes: all unseen by the export, all largest, all least; then each dim alone: unseen, largest, least,
-       middle.
+    4. Sizes: all unseen by the export, all largest, all least; then each dim alone: unseen twice, largest,
+       least, middle.
     5. Random inputs of a tenth and of four times the scale.
     6. Constants: zero, the least and the largest of a range; extreme values.
 
