@@ -99,8 +99,8 @@ def test_a_tensor_is_refused(text: str) -> None:
     ("name", "text", "what"),
     [
         ("x", "float33[3]", "tensor 'x' has the type 'float33' (did you mean 'float32'?)"),
-        ("x", "int64[n] 5..5", "tensor 'x': 5..5 is no range of values: it is empty"),
-        ("x", "int64[n] 6..5", "tensor 'x': 6..5 is no range of values: it is empty"),
+        ("x", "int64[n] 5..5", "tensor 'x': 5..5 is no range of values: it is empty or infinite"),
+        ("x", "int64[n] 6..5", "tensor 'x': 6..5 is no range of values: it is empty or infinite"),
         ("x", "int64[n] 1e..5", "tensor 'x': 1e..5 is no range of values"),
         ("x", "int64[n] 0..1..2", "tensor 'x': 0..1..2 is no range of values"),
         ("", "float32[3]", "'' is no name for a tensor"),

@@ -12,7 +12,7 @@ from anyport.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_NAME = re.compile(r"^[A-Za-z_]\w*$")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_TEXT: Final = 80
 _OPERATORS: Final[dict[type[ast.operator], Callable[[int, int], int]]] = {
     ast.Add: lambda a, b: a + b,
@@ -36,7 +36,7 @@ class Axis:
     @property
     def name(self) -> str | None:
         """The name of a plain dynamic axis; ``None`` for a fixed or computed one."""
-        return self.text if _NAME.match(self.text) else None
+        return self.text if _NAME.fullmatch(self.text) else None
 
     @property
     def is_fixed(self) -> bool:
@@ -47,9 +47,12 @@ class Axis:
         """Return the size of the axis.
 
         Raises:
-            UsageError: A name has no size.
+            UsageError: A name has no size, or the result is below 0.
         """
-        return _value(ast.parse(self.text, mode="eval").body, sizes)
+        size = _value(ast.parse(self.text, mode="eval").body, sizes)
+        if size < 0:
+            raise UsageError(f"axis '{self.text}' is {size}: a size cannot be below 0")
+        return size
 
 
 def parse_axis(text: str, tensor_name: str) -> Axis:
@@ -65,7 +68,7 @@ def parse_axis(text: str, tensor_name: str) -> Axis:
         f"axis '{text}' of tensor '{tensor_name}' is not understood",
         do="write a number, a name, or an expression such as height//8 or 2*width",
     )
-    if len(text) > _MAX_TEXT:
+    if len(text) > _MAX_TEXT or not text.isascii():
         raise wrong
     try:
         tree = ast.parse(text, mode="eval")

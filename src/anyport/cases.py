@@ -42,7 +42,10 @@ class Normal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="norma
 
 
 class Uniform(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="uniform"):
-    """Values from ``low`` to ``high``: whole and inclusive for integers, below ``high`` for floats."""
+    """Values from ``low`` to ``high``: whole and inclusive for integers, drawn below ``high`` for floats.
+
+    A float is rounded to its type last, so that it may be ``high`` itself.
+    """
 
     seed: int
     low: float
@@ -112,7 +115,7 @@ def make_array(fill: Fill, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Make the array that a fill describes.
 
     >>> make_array(Uniform(seed=7, low=0, high=9), (5,), "int64")
-    array([3, 9, 1, 1, 2])
+    array([7, 4, 6, 3, 4])
 
     Raises:
         UsageError: The fill is `Stored`, which only a `Case` can look up.
@@ -150,7 +153,8 @@ def _normal(fill: Normal, shape: tuple[int, ...]) -> np.ndarray:
     units = _unit(fill.seed, n * _N_UNIFORMS).reshape(n, _N_UNIFORMS)
     total = ((units[:, 0] + units[:, 1]) + units[:, 2]) + units[:, 3]
     # a sum of 4 uniforms has mean 2 and variance 1/3
-    return ((total - 2.0) * (fill.scale * 1.7320508075688772)).reshape(shape)
+    values: np.ndarray = (total - 2.0) * (fill.scale * 1.7320508075688772)
+    return values.reshape(shape)
 
 
 def _uniform(fill: Uniform, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -158,8 +162,14 @@ def _uniform(fill: Uniform, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     if np.issubdtype(np.dtype(dtype), np.floating):
         return (fill.low + _unit(fill.seed, n) * (fill.high - fill.low)).reshape(shape).astype(dtype)
     low, high = int(fill.low), int(fill.high)
-    words = splitmix64(fill.seed, n) % np.uint64(high - low + 1)
-    return (words.astype(np.int64) + low).reshape(shape).astype(dtype)
+    n_values = high - low + 1
+    words = splitmix64(fill.seed, n)
+    if n_values < 2**64:
+        words = words % np.uint64(n_values)
+    # unsigned addition wraps as two's complement does, so that every range of int64 works
+    with np.errstate(over="ignore"):
+        values: np.ndarray = words + np.uint64(low % 2**64)
+    return values.astype(np.int64).reshape(shape).astype(dtype)
 
 
 def _padding(fill: Padding, shape: tuple[int, ...]) -> np.ndarray:
@@ -174,4 +184,5 @@ def _padding(fill: Padding, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) == 1:
         return rows[-1].astype(np.float64)
     rows = rows.reshape(n_rows, *(1,) * (len(shape) - 2), length)
-    return np.broadcast_to(rows, shape).astype(np.float64)
+    mask: np.ndarray = np.broadcast_to(rows, shape).astype(np.float64)
+    return mask

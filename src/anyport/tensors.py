@@ -10,6 +10,7 @@ One notation serves Python, TOML and the command line::
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
@@ -35,8 +36,8 @@ DTYPES: Final = (
 )
 
 _SPEC = re.compile(r"^\s*(\w+)\s*\[([^\]]*)\]\s*(?:(-?[\d.eE+-]+?)\s*\.\.\s*(-?[\d.eE+-]+))?\s*$")
-_DIM = re.compile(r"^\s*(\d+)\s*\.\.\s*(\d+)\s*(?::\s*(\d+))?\s*$")
-_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]*$")
+_DIM = re.compile(r"\s*(\d{1,18})\s*\.\.\s*(\d{1,18})\s*(?::\s*(\d{1,18}))?\s*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def dim(name: str, sizes: str) -> Dim:
     Raises:
         UsageError: The notation is not ``LOW..HIGH`` or ``LOW..HIGH:STEP``.
     """
-    found = _DIM.match(sizes)
+    found = _DIM.fullmatch(sizes)
     if found is None:
         raise UsageError(f"dim '{name}' = '{sizes}' is not understood", do="write it as 1..64 or 64..1024:32")
     low, high, step = found.groups()
@@ -182,7 +183,7 @@ def tensor(name: str, notation: str) -> TensorSpec:
     Raises:
         UsageError: The name, the type or an axis is not understood.
     """
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise UsageError(f"'{name}' is no name for a tensor", do="use letters, digits, '_' and '.'")
     found = _SPEC.match(notation)
     if found is None:
@@ -193,7 +194,8 @@ def tensor(name: str, notation: str) -> TensorSpec:
     dtype, axes_text, low, high = found.groups()
     if dtype not in DTYPES:
         raise UsageError(f"tensor '{name}' has the type '{dtype}'{did_you_mean(dtype, DTYPES)}")
-    axes = tuple(parse_axis(text.strip(), name) for text in axes_text.split(",") if text.strip())
+    words = axes_text.split(",") if axes_text.strip() else []
+    axes = tuple(parse_axis(text.strip(), name) for text in words)
     spec = TensorSpec(name, dtype, axes)
     return spec if low is None else _with_range(spec, low, high)
 
@@ -203,8 +205,10 @@ def _with_range(spec: TensorSpec, low: str, high: str) -> TensorSpec:
         least, most = float(low), float(high)
     except ValueError as err:
         raise UsageError(f"tensor '{spec.name}': {low}..{high} is no range of values") from err
-    if not least < most:
-        raise UsageError(f"tensor '{spec.name}': {low}..{high} is no range of values: it is empty")
+    if not (math.isfinite(least) and math.isfinite(most) and least < most):
+        raise UsageError(
+            f"tensor '{spec.name}': {low}..{high} is no range of values: it is empty or infinite"
+        )
     return replace(spec, low=least, high=most)
 
 

@@ -139,9 +139,18 @@ def large_seal(folder: Path) -> None:
 
 CHANGES: list[tuple[Callable[[Path], Any], str]] = [
     (lambda f: (f / "extra").write_bytes(b""), "the bundle holds 'extra', which its manifest does not list"),
-    (lambda f: (f / ".DS_Store").write_bytes(b""), "the bundle holds '.DS_Store', which its manifest does not list"),
-    (lambda f: (f / PLACE / "evil.so").write_bytes(b""), f"the bundle holds '{PLACE}/evil.so', which its manifest"),
-    (lambda f: (f / "a\x1b[2Jb").write_bytes(b""), "the bundle holds 'a\\x1b[2Jb', which its manifest does not list"),
+    (
+        lambda f: (f / ".DS_Store").write_bytes(b""),
+        "the bundle holds '.DS_Store', which its manifest does not list",
+    ),
+    (
+        lambda f: (f / PLACE / "evil.so").write_bytes(b""),
+        f"the bundle holds '{PLACE}/evil.so', which its manifest",
+    ),
+    (
+        lambda f: (f / "a\x1b[2Jb").write_bytes(b""),
+        "the bundle holds 'a\\x1b[2Jb', which its manifest does not list",
+    ),
     (lambda f: (f / "empty").mkdir(), "the folder 'empty' is empty"),
     (lambda f: (f / "assets" / "a" / "b").mkdir(parents=True), "the folder 'assets/a/b' is empty"),
     (lambda f: (f / "MODEL_CARD.md").unlink(), "the bundle lacks 'MODEL_CARD.md'"),
@@ -213,7 +222,11 @@ def test_graphs_stay_in_their_folder(folder: Path) -> None:
         (b'"format": 1,', b'"format": 1, "format": 1,', "manifest.json has the key 'format' twice"),
         (b'"opset": 20,', b'"opset": 20, "opset": 21,', "manifest.json has the key 'opset' twice"),
         (b'"format": 1,', b'"format": 2,', "the bundle has format 2, this anyport reads format 1"),
-        (b'"proven"', b'"prooven"', "manifest.json has an unknown key 'prooven' in 'variants.fp32' (did you mean 'proven'?)"),
+        (
+            b'"proven"',
+            b'"prooven"',
+            "manifest.json has an unknown key 'prooven' in 'variants.fp32' (did you mean 'proven'?)",
+        ),
     ],
 )
 def test_a_resealed_manifest_is_read_strictly(folder: Path, old: bytes, new: bytes, text: str) -> None:

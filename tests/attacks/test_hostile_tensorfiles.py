@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def put(path: Path, header: object, n_data: int, length: int | None = None) -> Path:
     content = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes((len(content) if length is None else length).to_bytes(8, "little") + content + bytes(n_data))
+    path.write_bytes(
+        (len(content) if length is None else length).to_bytes(8, "little") + content + bytes(n_data)
+    )
     return path
 
 
@@ -32,13 +34,20 @@ def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[
 def test_the_example_is_sound(tmp_path: Path) -> None:
     assert list(read_header(put(tmp_path / "x", {"w": entry()}, 8))) == ["w"]
     assert list(read_header(put(tmp_path / "x", b"{}", 0))) == []
-    assert read_header(put(tmp_path / "x", {"w": entry(shape=[0, 9], offsets=[0, 0])}, 0))["w"].size_bytes == 0
+    assert (
+        read_header(put(tmp_path / "x", {"w": entry(shape=[0, 9], offsets=[0, 0])}, 0))["w"].size_bytes == 0
+    )
 
 
 W = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 V = {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}
 HOSTILE: list[tuple[str, object, int, str]] = [
-    ("overlap", {"w": W, "v": {**V, "data_offsets": [4, 12]}}, 12, "tensor 'v' overlaps the tensor before it"),
+    (
+        "overlap",
+        {"w": W, "v": {**V, "data_offsets": [4, 12]}},
+        12,
+        "tensor 'v' overlaps the tensor before it",
+    ),
     ("same place", {"w": W, "v": W}, 8, "tensor 'v' overlaps the tensor before it"),
     ("hole", {"w": W, "v": {**V, "data_offsets": [12, 20]}}, 20, "tensor 'v' leaves a hole before it"),
     ("hole first", {"v": V}, 16, "tensor 'v' leaves a hole before it"),
@@ -55,12 +64,22 @@ HOSTILE: list[tuple[str, object, int, str]] = [
     ("shape true", {"w": entry(shape=[True, 2])}, 8, "the shape of tensor 'w' is '[True, 2]'"),
     ("shape of words", {"w": entry(shape="2")}, 8, "the shape of tensor 'w' is '2'"),
     ("many axes", {"w": entry(shape=[1] * 32 + [2])}, 8, "the shape of tensor 'w' is '[1, 1,"),
-    ("product wraps to 2", {"w": entry(shape=[2**63, 2])}, 8, "the shape of tensor 'w' is '[9223372036854775808, 2]'"),
+    (
+        "product wraps to 2",
+        {"w": entry(shape=[2**63, 2])},
+        8,
+        "the shape of tensor 'w' is '[9223372036854775808, 2]'",
+    ),
     ("huge and empty", {"w": entry(shape=[0, 2**62], offsets=[0, 0])}, 0, "the shape of tensor 'w' is "),
     ("wrong product", {"w": entry(shape=[3])}, 8, "tensor 'w' is F32[3], 12 bytes, and has 8"),
     ("unknown type", {"w": entry(dtype="F31")}, 8, "tensor 'w' has the type 'F31' (did you mean 'F"),
     ("type is a list", {"w": entry(dtype=[])}, 8, "tensor 'w' has the type '[]'"),
-    ("extra key", {"w": {**W, "x": 1}}, 8, "tensor 'w' must have dtype, shape and data_offsets, and nothing else"),
+    (
+        "extra key",
+        {"w": {**W, "x": 1}},
+        8,
+        "tensor 'w' must have dtype, shape and data_offsets, and nothing else",
+    ),
     ("missing key", {"w": {"dtype": "F32", "shape": [2]}}, 8, "tensor 'w' must have dtype, shape"),
     ("no table", {"w": 3}, 8, "tensor 'w' must have dtype, shape"),
     ("long name", {"w" * 1001: W}, 8, "tensor 'wwww"),
@@ -99,7 +118,9 @@ def test_a_header_is_strict_json(tmp_path: Path, header: bytes, text: str) -> No
 
 @pytest.mark.parametrize("length", [3, 2**31, 2**63, 2**64 - 1])
 def test_a_length_beyond_the_file_is_refused(tmp_path: Path, length: int) -> None:
-    with pytest.raises(BundleError, match=f"^'x' is no safetensors file: its header must have {length} bytes"):
+    with pytest.raises(
+        BundleError, match=f"^'x' is no safetensors file: its header must have {length} bytes"
+    ):
         read_header(put(tmp_path / "x", b"{}", 0, length))
 
 

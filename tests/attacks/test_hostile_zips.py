@@ -50,9 +50,16 @@ def refusal(packed: Path, temporary: Path) -> str:
 def test_every_flipped_byte_is_refused(packed: Path, temporary: Path) -> None:
     content = packed.read_bytes()
     last = content.index(b"PK\x01\x02")  # the headers byte by byte, the files here and there
-    headers = [content.index(name.encode()) - 30 for name in files_of(packed.parent / "m.port")]
-    places = {at + n for at in headers for n in range(30)} | {*range(4, last, 41)} | {*range(last, len(content), 5)}
-    for place in sorted(place for place in places if place >= 4):  # without its first bytes it is no zip at all
+    with zipfile.ZipFile(packed) as archive:
+        headers = [entry.header_offset for entry in archive.infolist()]
+    places = (
+        {at + n for at in headers for n in range(30)}
+        | {*range(4, last, 41)}
+        | {*range(last, len(content), 5)}
+    )
+    for place in sorted(
+        place for place in places if place >= 4
+    ):  # without its first bytes it is no zip at all
         flipped = bytearray(content)
         flipped[place] ^= 1 << (place % 8)
         packed.write_bytes(flipped)
@@ -74,16 +81,27 @@ def test_every_truncation_and_every_extension_is_refused(packed: Path, temporary
 def test_a_file_larger_than_the_manifest_says_is_refused(packed: Path, temporary: Path) -> None:
     # the sizes of the archive are known before anything is written
     content = packed.read_bytes()
-    at = content.index(b"MODEL_CARD.mdd---") if b"MODEL_CARD.mdd---" in content else content.index(b"MODEL_CARD.md---")
+    at = (
+        content.index(b"MODEL_CARD.mdd---")
+        if b"MODEL_CARD.mdd---" in content
+        else content.index(b"MODEL_CARD.md---")
+    )
     packed.write_bytes(content[: at + 13] + bytes(10**6) + content[at + 13 :])
-    assert refusal(packed, temporary).startswith(f"{PREFIX}it has {len(content) + 10**6} bytes, with its manifest")
+    assert refusal(packed, temporary).startswith(
+        f"{PREFIX}it has {len(content) + 10**6} bytes, with its manifest"
+    )
 
 
-def test_a_declared_size_that_is_too_large_is_refused_before_it_is_read(packed: Path, temporary: Path) -> None:
+def test_a_declared_size_that_is_too_large_is_refused_before_it_is_read(
+    packed: Path, temporary: Path
+) -> None:
     content = bytearray(packed.read_bytes())
     content[18:26] = (1 << 31).to_bytes(4, "little") * 2
     packed.write_bytes(content)
-    assert refusal(packed, temporary) == f"{PREFIX}'manifest.json' has {1 << 31} bytes, at most 16777216 are read"
+    assert (
+        refusal(packed, temporary)
+        == f"{PREFIX}'manifest.json' has {1 << 31} bytes, at most 16777216 are read"
+    )
 
 
 def other_tool(archive: zipfile.ZipFile, files: dict[str, bytes]) -> None:
@@ -169,9 +187,15 @@ CHANGES: list[tuple[Change, str]] = [
 
 
 @pytest.mark.parametrize(("change", "text"), CHANGES, ids=[change.__name__ for change, _ in CHANGES])
-def test_an_archive_of_another_make_is_refused(tmp_path: Path, temporary: Path, change: Change, text: str) -> None:
+def test_an_archive_of_another_make_is_refused(
+    tmp_path: Path, temporary: Path, change: Change, text: str
+) -> None:
     files = files_of(make_bundle(tmp_path / "m.port"))
-    order = ["manifest.json", "SEAL", *(name for name in sorted(files) if name not in {"manifest.json", "SEAL"})]
+    order = [
+        "manifest.json",
+        "SEAL",
+        *(name for name in sorted(files) if name not in {"manifest.json", "SEAL"}),
+    ]
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
         change(archive, {name: files[name] for name in order})
     assert refusal(tmp_path / "m.zip", temporary).startswith(PREFIX + text)
@@ -180,7 +204,11 @@ def test_an_archive_of_another_make_is_refused(tmp_path: Path, temporary: Path, 
 
 def test_the_standard_library_can_write_the_very_same_archive(tmp_path: Path, packed: Path) -> None:
     files = files_of(tmp_path / "m.port")
-    order = ["manifest.json", "SEAL", *(name for name in sorted(files) if name not in {"manifest.json", "SEAL"})]
+    order = [
+        "manifest.json",
+        "SEAL",
+        *(name for name in sorted(files) if name not in {"manifest.json", "SEAL"}),
+    ]
     with zipfile.ZipFile(tmp_path / "same.zip", "w") as archive:
         for name in order:
             archive.writestr(fixed(name), files[name])
@@ -197,11 +225,17 @@ def test_an_encrypted_entry_is_refused(packed: Path, temporary: Path) -> None:
 def test_a_file_that_was_exchanged_with_its_checksums_is_refused(tmp_path: Path, temporary: Path) -> None:
     files = files_of(make_bundle(tmp_path / "m.port"))
     files["assets/vocab.txt"] = b"a\nc\n"
-    order = ["manifest.json", "SEAL", *(name for name in sorted(files) if name not in {"manifest.json", "SEAL"})]
+    order = [
+        "manifest.json",
+        "SEAL",
+        *(name for name in sorted(files) if name not in {"manifest.json", "SEAL"}),
+    ]
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
         for name in order:
             archive.writestr(fixed(name), files[name])
-    assert refusal(tmp_path / "m.zip", temporary).startswith("'assets/vocab.txt' is not the file that was sealed: sha256")
+    assert refusal(tmp_path / "m.zip", temporary).startswith(
+        "'assets/vocab.txt' is not the file that was sealed: sha256"
+    )
 
 
 def test_the_example_has_more_than_one_file_of_every_kind() -> None:

@@ -41,12 +41,20 @@ TABLES: dict[str, dict[str, Any]] = {
         "dims": {"batch": "1..32"},
     },
 }
-SMALL = {"inputs": {"x": "float32[batch, 4]"}, "outputs": {"y": "float32[batch, 4]"}, "dims": {"batch": "1..8"}}
+SMALL = {
+    "inputs": {"x": "float32[batch, 4]"},
+    "outputs": {"y": "float32[batch, 4]"},
+    "dims": {"batch": "1..8"},
+}
 
 
 def plan_for(name: str, output: Path, how: BuildSettings = QUICK, **tables: Any) -> BuildPlan:
     """Return the plan for one model of the zoo."""
-    words = {"model": {"source": f"zoo.py:{name}", "name": name.replace("_", "-")}} | TABLES.get(name, SMALL) | tables
+    words = (
+        {"model": {"source": f"zoo.py:{name}", "name": name.replace("_", "-")}}
+        | TABLES.get(name, SMALL)
+        | tables
+    )
     return BuildPlan(describe(words, "test"), ZOO, output, how)
 
 

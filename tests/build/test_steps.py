@@ -140,7 +140,8 @@ def test_the_same_source_gives_the_same_bytes_in_any_process_and_place(tmp_path:
         done = subprocess.run(
             [sys.executable, "-c", _BUILD, str(place / "m.port")],
             cwd=place,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONHASHSEED": str(number)},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONHASHSEED": str(number)},
             capture_output=True,
             text=True,
             check=True,
@@ -160,7 +161,9 @@ def test_no_path_of_the_machine_is_in_a_bundle(tmp_path: Path) -> None:
 
 def test_the_graph_says_where_it_comes_from(tmp_path: Path) -> None:
     model = {"source": "zoo.py:noise", "name": "facts", "version": "2.1.0", "author": "A", "license": "MIT"}
-    plan = plan_for("scores_and_choice", tmp_path / "m.port", model=model | {"source": "zoo.py:scores_and_choice"})
+    plan = plan_for(
+        "scores_and_choice", tmp_path / "m.port", model=model | {"source": "zoo.py:scores_and_choice"}
+    )
     result = build(plan, silent)
     with open_bundle(result.path) as bundle:
         graph = onnx.load(str(bundle.graph_file("network").path), load_external_data=False)

@@ -11,7 +11,9 @@ class ImageAndText(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.picture = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.GELU(), nn.Conv2d(8, 16, 3, 2, 1))
+        self.picture = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.GELU(), nn.Conv2d(8, 16, 3, 2, 1)
+        )
         self.words = nn.Embedding(50, 16)
         self.mix = nn.Linear(16, 16)
 
@@ -34,7 +36,10 @@ class MaskedEncoder(nn.Module):
         """Return float32[batch, sequence, 16]."""
         words = self.words(input_ids)
         batch, length = input_ids.shape
-        heads = [layer(words).view(batch, length, 4, 4).transpose(1, 2) for layer in (self.query, self.key, self.value)]
+        heads = [
+            layer(words).view(batch, length, 4, 4).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        ]
         mask = attention_mask[:, None, None, :].bool().expand(batch, 1, length, length)
         seen = nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)
         encoded: Tensor = self.norm(words + seen.transpose(1, 2).reshape(batch, length, 16))

@@ -50,14 +50,18 @@ def make_manifest() -> Manifest:
         settings={"labels": ["zero", "één"], "mean": [0.5], "crop": None},
         parts={
             "network": PartEntry(
-                inputs={"x": "float32[batch, 2]"}, outputs={"y": "float32[batch, 10]"}, dims={"batch": "1..64"}
+                inputs={"x": "float32[batch, 2]"},
+                outputs={"y": "float32[batch, 10]"},
+                dims={"batch": "1..64"},
             )
         },
         variants={
             "fp32": VariantEntry({"network": graph}, [Step("export", {"opset": 20}, "2 nodes")], proven=True)
         },
         default_variant="fp32",
-        provenance=Provenance("model.py:load", "anyport build .", {"torch": "2.13.0", "onnx": "1.20"}, "x86_64", "3.11.7"),
+        provenance=Provenance(
+            "model.py:load", "anyport build .", {"torch": "2.13.0", "onnx": "1.20"}, "x86_64", "3.11.7"
+        ),
         files=[],
     )
 

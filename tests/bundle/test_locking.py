@@ -18,7 +18,9 @@ _LOCK = "import os,sys; from anyport.bundle.locking import try_lock; print(try_l
 
 
 def lock_elsewhere(path: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", _LOCK, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _LOCK, str(path)], capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 

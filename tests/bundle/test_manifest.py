@@ -14,7 +14,10 @@ from tests.bundle.examples import PLACE, make_manifest
 if TYPE_CHECKING:
     from anyport.bundle import Manifest
 
-PATHS = ("MODEL_CARD.md", *(f"{PLACE}/{name}" for name in ("model.onnx", "modules.json", "weights.safetensors")))
+PATHS = (
+    "MODEL_CARD.md",
+    *(f"{PLACE}/{name}" for name in ("model.onnx", "modules.json", "weights.safetensors")),
+)
 
 GOLDEN = """{
  "format": 1,
@@ -140,7 +143,9 @@ def test_writing_then_reading_gives_the_same() -> None:
 
 def test_the_order_of_inputs_is_kept() -> None:
     names = ["z", "a", "m"]
-    part = msgspec.structs.replace(make_manifest().parts["network"], inputs=dict.fromkeys(names, "float32[2]"))
+    part = msgspec.structs.replace(
+        make_manifest().parts["network"], inputs=dict.fromkeys(names, "float32[2]")
+    )
     manifest = msgspec.structs.replace(sealed(), parts={"network": part})
     assert list(decode_manifest(encode_manifest(manifest)).parts["network"].inputs) == names
 
@@ -161,7 +166,11 @@ REFUSED = [
     ("format", True, "manifest.json has no format number"),
     ("model/name", "", "manifest.json: the model has no name"),
     ("model/version", "1.0", "manifest.json: '1.0' is no semantic version"),
-    ("model/licence", "MIT", "manifest.json has an unknown key 'licence' in 'model' (did you mean 'license'?)"),
+    (
+        "model/licence",
+        "MIT",
+        "manifest.json has an unknown key 'licence' in 'model' (did you mean 'license'?)",
+    ),
     ("fiels", [], "manifest.json has an unknown key 'fiels' (did you mean 'files'?)"),
     (
         "variants/fp32/graphs/network/optset",
@@ -170,14 +179,22 @@ REFUSED = [
     ),
     ("task", 3, "manifest.json is not understood: Expected `str | null`, got `int` - at `$.task`"),
     ("parts", {}, "manifest.json: there are no parts"),
-    ("parts/network/inputs/x", "float33[2]", "manifest.json: tensor 'x' has the type 'float33' (did you mean 'float32'?)"),
+    (
+        "parts/network/inputs/x",
+        "float33[2]",
+        "manifest.json: tensor 'x' has the type 'float33' (did you mean 'float32'?)",
+    ),
     ("parts/network/dims/batch", "9..1", "manifest.json: dim 'batch' = 9..1 is not a range of sizes"),
     (
         "parts/network/inputs/x",
         "f" * 1001,
         "manifest.json is not understood: Expected `str` of length <= 1000 - at `$.parts[...].inputs[...]`",
     ),
-    ("default_variant", "fp16", "manifest.json: the default variant 'fp16' is none of its variants (known: 'fp32')"),
+    (
+        "default_variant",
+        "fp16",
+        "manifest.json: the default variant 'fp16' is none of its variants (known: 'fp32')",
+    ),
     (
         "variants/fp32/graphs",
         {},
@@ -212,11 +229,17 @@ REFUSED = [
         "A" * 64,
         "manifest.json is not understood: Expected `str` matching regex '^[0-9a-f]{64}$' - at `$.files[0].sha256`",
     ),
-    ("files/0/size_bytes", -1, "manifest.json is not understood: Expected `int` >= 0 - at `$.files[0].size_bytes`"),
+    (
+        "files/0/size_bytes",
+        -1,
+        "manifest.json is not understood: Expected `int` >= 0 - at `$.files[0].size_bytes`",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "text"), REFUSED, ids=[f"{path}={value!r:.20}" for path, value, _ in REFUSED])
+@pytest.mark.parametrize(
+    ("path", "value", "text"), REFUSED, ids=[f"{path}={value!r:.20}" for path, value, _ in REFUSED]
+)
 def test_a_wrong_manifest_is_refused(path: str, value: Any, text: str) -> None:
     with pytest.raises(BundleError) as caught:
         decode_manifest(changed(path, value), "here")
@@ -250,5 +273,7 @@ def test_a_manifest_under_another_seal_is_refused() -> None:
     content = encode_manifest(sealed())
     assert decode_sealed(content, seal_text(content), "here") == sealed()
     for wrong in (b"", seal_text(b"{}"), seal_text(content).upper(), seal_text(content) + b"\n"):
-        with pytest.raises(BundleError, match="^manifest.json is not the one that was sealed: SEAL holds another"):
+        with pytest.raises(
+            BundleError, match="^manifest.json is not the one that was sealed: SEAL holds another"
+        ):
             decode_sealed(content, wrong, "here")

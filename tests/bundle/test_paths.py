@@ -5,7 +5,15 @@ import pytest
 from anyport.bundle.paths import check_names, check_path, check_paths, parents, shown
 from anyport.errors import BundleError
 
-GOOD = ["a", "MODEL_CARD.md", "parts/p/fp32/model.onnx", "assets/vocab-1.0+x_y.txt", "_x", "a" * 100, "console"]
+GOOD = [
+    "a",
+    "MODEL_CARD.md",
+    "parts/p/fp32/model.onnx",
+    "assets/vocab-1.0+x_y.txt",
+    "_x",
+    "a" * 100,
+    "console",
+]
 BAD = {
     "": "it is empty",
     "/etc/passwd": "it is absolute",
@@ -50,7 +58,9 @@ def test_paths_must_differ_on_every_system() -> None:
     check_paths(["a/b", "a/c", "b"])
     with pytest.raises(BundleError, match="(?m)^the path 'a' is listed twice$"):
         check_paths(["a", "a"])
-    with pytest.raises(BundleError, match="(?m)^the paths 'a/b' and 'a/B' differ in upper and lower case only$"):
+    with pytest.raises(
+        BundleError, match="(?m)^the paths 'a/b' and 'a/B' differ in upper and lower case only$"
+    ):
         check_paths(["a/b", "a/B"])
     with pytest.raises(BundleError, match="(?m)^the paths 'a' and 'A' differ in upper and lower case only$"):
         check_paths(["a/b", "A/c"])

@@ -29,7 +29,9 @@ def with_case(**changes: Any) -> Proof:
     """Return the example's proof with another second case."""
     proof, _ = make_proof()
     first, second = proof.parts["network"]
-    return msgspec.structs.replace(proof, parts={"network": [first, msgspec.structs.replace(second, **changes)]})
+    return msgspec.structs.replace(
+        proof, parts={"network": [first, msgspec.structs.replace(second, **changes)]}
+    )
 
 
 def put(folder: Path, proof: Proof, arrays: dict[str, np.ndarray]) -> None:
@@ -82,7 +84,9 @@ def test_a_floor_is_a_number(tmp_path: Path) -> None:
     proof, arrays = make_proof()
     bad = msgspec.structs.replace(proof.parts["network"][0].floors["y"], rms=float("nan"))
     case: ProofCase = msgspec.structs.replace(proof.parts["network"][0], floors={"y": bad})
-    with pytest.raises(BundleError, match="^proof/cases.json is not understood: Expected `float`, got `null`"):
+    with pytest.raises(
+        BundleError, match="^proof/cases.json is not understood: Expected `float`, got `null`"
+    ):
         write_proof(tmp_path, msgspec.structs.replace(proof, parts={"network": [case]}), arrays)
 
 
@@ -96,7 +100,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fills": {"x": Constant(1e39)}}, "input 'x' is made of values that float32 does not have"),
     ({"fills": {"x": Normal(1, 1e38)}}, "input 'x' is made of values that float32 does not have"),
     ({"fills": {"x": Uniform(1, 2, 1)}}, "input 'x' is made of values that float32 does not have"),
-    ({"fills": {"x": Uniform(1, -1.5e308, 1.5e308)}}, "input 'x' is made of values that float32 does not have"),
+    (
+        {"fills": {"x": Uniform(1, -1.5e308, 1.5e308)}},
+        "input 'x' is made of values that float32 does not have",
+    ),
 ]
 
 
@@ -128,10 +135,16 @@ def test_other_parts_and_double_names_are_refused(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "m.port")
     proof, arrays = make_proof()
     put(folder, msgspec.structs.replace(proof, parts={"other": proof.parts["network"]}), arrays)
-    with open_bundle(folder) as bundle, pytest.raises(BundleError, match="speaks of the part 'other', which is not"):
+    with (
+        open_bundle(folder) as bundle,
+        pytest.raises(BundleError, match="speaks of the part 'other', which is not"),
+    ):
         read_proof(bundle)
     put(folder, with_case(name="given 1"), arrays)
-    with open_bundle(folder) as bundle, pytest.raises(BundleError, match="two cases of part network have one name"):
+    with (
+        open_bundle(folder) as bundle,
+        pytest.raises(BundleError, match="two cases of part network have one name"),
+    ):
         read_proof(bundle)
 
 
@@ -150,5 +163,8 @@ def test_a_bundle_without_proof_says_so(tmp_path: Path) -> None:
         path.unlink()
     (folder / "proof").rmdir()
     seal_bundle(folder, make_manifest())
-    with open_bundle(folder) as bundle, pytest.raises(BundleError, match="^the bundle has no file 'proof/cases.json'"):
+    with (
+        open_bundle(folder) as bundle,
+        pytest.raises(BundleError, match="^the bundle has no file 'proof/cases.json'"),
+    ):
         read_proof(bundle)

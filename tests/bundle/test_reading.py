@@ -61,7 +61,9 @@ def test_a_graph_comes_with_its_part(folder: Path) -> None:
             "network",
             "fp32",
         )
-        with pytest.raises(UsageError, match=r"^the bundle has no part 'netwrk' \(did you mean 'network'\?\)"):
+        with pytest.raises(
+            UsageError, match=r"^the bundle has no part 'netwrk' \(did you mean 'network'\?\)"
+        ):
             bundle.graph_file("netwrk")
         with pytest.raises(UsageError, match=r"^the bundle has no variant 'fp16' \(known: 'fp32'\)"):
             bundle.graph_file("network", "fp16")
@@ -75,7 +77,9 @@ def test_a_graph_is_checked_with_all_that_it_can_reach(folder: Path, name: str) 
         bundle.graph_file("network")
 
 
-def test_digests_are_computed_once_and_again_after_a_touch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digests_are_computed_once_and_again_after_a_touch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[str] = []
     digest_file = reading.digest_file
 
@@ -97,7 +101,15 @@ def test_digests_are_computed_once_and_again_after_a_touch(folder: Path, monkeyp
 
 def test_a_file_of_the_bundle_is_found_by_its_exact_name(folder: Path) -> None:
     with open_bundle(folder) as bundle:
-        for name in ("../m.port/SEAL", "/etc/passwd", "assets", "assets/../MODEL_CARD.md", "", "SEAL", "manifest.json"):
+        for name in (
+            "../m.port/SEAL",
+            "/etc/passwd",
+            "assets",
+            "assets/../MODEL_CARD.md",
+            "",
+            "SEAL",
+            "manifest.json",
+        ):
             with pytest.raises(BundleError, match="^the bundle has no file "):
                 bundle.file(name)
         with pytest.raises(BundleError, match=r"\(did you mean 'assets/vocab.txt'\?\)"):
@@ -106,7 +118,10 @@ def test_a_file_of_the_bundle_is_found_by_its_exact_name(folder: Path) -> None:
 
 def test_large_files_are_not_read_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_READ_BYTES", 3)
-    with open_bundle(folder) as bundle, pytest.raises(BundleError, match="^'assets/vocab.txt' has 4 bytes, too much"):
+    with (
+        open_bundle(folder) as bundle,
+        pytest.raises(BundleError, match="^'assets/vocab.txt' has 4 bytes, too much"),
+    ):
         bundle.read_bytes("assets/vocab.txt")
 
 

@@ -88,7 +88,9 @@ def test_unknown_keys_are_named_with_the_nearest_known_one(content: bytes) -> No
 def test_missing_keys_and_wrong_types_are_refused() -> None:
     with pytest.raises(BundleError, match=r"(?m)^x is not understood: Object missing required field `size`$"):
         decode_json(b"{}", Box, "x")
-    with pytest.raises(BundleError, match=r"(?m)^x is not understood: Expected `int`, got `str` - at `\$.size`$"):
+    with pytest.raises(
+        BundleError, match=r"(?m)^x is not understood: Expected `int`, got `str` - at `\$.size`$"
+    ):
         convert_tree({"size": "1"}, Box, "x")
     with pytest.raises(BundleError, match="^x is not understood: Expected `int`, got `bool`"):
         convert_tree({"size": True}, Box, "x")

@@ -24,9 +24,7 @@ TENSORS: dict[str, np.ndarray] = {
 }
 
 GOLDEN = (
-    b"8\x00\x00\x00\x00\x00\x00\x00"
-    b'{"w":{"dtype":"I16","shape":[2],"data_offsets":[0,4]}}  '
-    b"\x01\x00\xfe\xff"
+    b'8\x00\x00\x00\x00\x00\x00\x00{"w":{"dtype":"I16","shape":[2],"data_offsets":[0,4]}}  \x01\x00\xfe\xff'
 )
 
 

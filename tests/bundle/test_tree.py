@@ -44,7 +44,9 @@ def test_fifos_and_sockets_are_refused(tmp_path: Path) -> None:
     (tmp_path / "fifo").unlink()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.path.relpath(tmp_path / "socket"))  # a socket's path may have 107 characters
-        with pytest.raises(BundleError, match="(?m)^'socket' is a socket; a bundle holds only files and folders$"):
+        with pytest.raises(
+            BundleError, match="(?m)^'socket' is a socket; a bundle holds only files and folders$"
+        ):
             list(walk_tree(tmp_path))
 
 

@@ -47,7 +47,11 @@ def test_one_that_died_before_it_had_a_lock_is_swept(tmp_path: Path) -> None:
 
 
 def test_what_only_looks_similar_stays(tmp_path: Path) -> None:
-    for name in (".m.port.building-xyz", ".m.port.building-0123456789abcdef0", "m.port.building-0123456789abcdef"):
+    for name in (
+        ".m.port.building-xyz",
+        ".m.port.building-0123456789abcdef0",
+        "m.port.building-0123456789abcdef",
+    ):
         (tmp_path / name).mkdir()
     (tmp_path / ".m.port.building-aaaaaaaaaaaaaaaa").write_text("a file")
     (tmp_path / "elsewhere").mkdir()

@@ -85,7 +85,9 @@ def test_force_replaces_nothing_that_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     (tmp_path / "link").symlink_to(make_bundle(tmp_path / "m.port"))
     for name in ("home", "file", "link"):
-        with pytest.raises(UsageError, match=f"(?m)^'{name}' is not a bundle, and --force replaces nothing else$"):
+        with pytest.raises(
+            UsageError, match=f"(?m)^'{name}' is not a bundle, and --force replaces nothing else$"
+        ):
             Staging.open(tmp_path / name, force=True)
     (tmp_path / "empty").mkdir()
     build(tmp_path / "empty", force=True)
@@ -153,7 +155,10 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
         raise RuntimeError
     assert files_of(tmp_path) == {"x": b"old"}
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match="^'folder' is not a file"), staged_file(tmp_path / "folder", force=True):
+    with (
+        pytest.raises(UsageError, match="^'folder' is not a file"),
+        staged_file(tmp_path / "folder", force=True),
+    ):
         pass
 
 

@@ -65,9 +65,23 @@ def random(module: type[nn.Module], operator: str) -> Row:
     return Row(module, RefusedModelError, what, line_of(module.__name__), do)
 
 
+def stateful(module: type[nn.Module], where: str) -> Row:
+    what = "part 'network' writes to its own buffer 'runs': each run would change the next"
+    do = "give the state as an input and return it as an output"
+    return Row(module, RefusedModelError, what, where, do)
+
+
 CAPTURE = [
     by_value(user.BranchOnValue),
     by_value(user.LoopOnValue),
+    Row(
+        user.ItemAsInt,
+        ExportError,
+        "part 'network' decides something by a value: Could not extract specialized integer from data-dep",
+        line_of("ItemAsInt"),
+        CURE_VALUE,
+        outputs={"y": "float32[batch, k]"},
+    ),
     Row(
         user.NumpyTrip,
         ExportError,
@@ -94,13 +108,10 @@ CAPTURE = [
         f"module 'block.1', {line_of('FunctionalDropout')}",
         "pass training=self.training, and call model.eval()",
     ),
-    Row(
-        user.CountsItsRuns,
-        RefusedModelError,
-        "part 'network' writes to its own buffer 'runs': each run would change the next",
-        class_line("CountsItsRuns"),
-        "give the state as an input and return it as an output",
-    ),
+    stateful(user.CountsItsRuns, line_of("CountsItsRuns")),
+    stateful(user.KeepsAnElement, line_of("KeepsAnElement")),
+    stateful(user.KeepsHalf, line_of("KeepsHalf")),
+    stateful(user.ReplacesItsBuffer, class_line("ReplacesItsBuffer")),
     Row(
         user.DeadInput,
         ExportError,
@@ -242,7 +253,9 @@ def test_an_assert_is_a_warning() -> None:
     [
         (user.ItemAsSlice(), X, {"y": "float32[batch, k]"}),
         (user.ItemAsFactor(), X, Y),
+        (user.ToList(), X | {"n": "int64[3] 1..2"}, {"y": "float32[batch, 3]"}),
         (user.WritesItsInput(), X, Y),
+        (user.WritesCopies(), X, Y),
         (user.DictOutput(), X, {"b": "float32[batch, 8]", "a": "float32[batch, 8]"}),
         (user.Broadcast(), X | {"y": "float32[1, 8]"}, {"z": "float32[batch, 8]"}),
         (user.CustomFunction(), X, Y),
@@ -284,9 +297,7 @@ def test_a_stepped_axis_divides_by_its_step(text: str) -> None:
             return nn.functional.interpolate(small, scale_factor=8.0) + x[:, :1]
 
     notation = "float32[batch, {}, height, width]".format
-    part = part_of(
-        Halves(), {"x": notation(3)}, {"y": notation(4)}, BATCH | {"height": text, "width": text}
-    )
+    part = part_of(Halves(), {"x": notation(3)}, {"y": notation(4)}, BATCH | {"height": text, "width": text})
     captured = capture(part)
     assert all(part.signature.dims[name].holds(size) for name, size in captured.sizes.items())
     model = convert(captured, part).model
@@ -294,12 +305,12 @@ def test_a_stepped_axis_divides_by_its_step(text: str) -> None:
     assert str(model.graph.outputs[0].shape) == "[batch,4,height,width]"
 
 
-def test_an_axis_of_two_inputs_must_be_one_axis() -> None:
+def test_two_axes_that_meet_must_be_one_axis() -> None:
     inputs = {"x": "float32[batch, 8]", "y": "float32[other, 8]"}
     part = part_of(user.Broadcast(), inputs, {"z": "float32[batch, 8]"}, BATCH | {"other": "1..16"})
-    with pytest.raises(AxisError, match="asked for as dynamic, and the model makes it constant") as caught:
+    with pytest.raises(ExportError, match="must match the size of tensor b") as caught:
         capture(part)
-    assert caught.value.where is not None
+    assert caught.value.where == line_of("Broadcast")
 
 
 # ── quiet ───────────────────────────────────────────────────────────────────────────────────────────────

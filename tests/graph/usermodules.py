@@ -30,7 +30,15 @@ class LoopOnValue(nn.Module):
 
 class ItemAsSlice(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        k = int(x.argmax().item())
+        k = x.argmax().item()
+        return x[:, :k]
+
+
+class ItemAsInt(nn.Module):
+    """One int() more, and Python wants to know the number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        k = int(x.argmax().item())  # LINE
         return x[:, :k]
 
 
@@ -41,7 +49,7 @@ class ItemAsFactor(nn.Module):
 
 class ToList(nn.Module):
     def forward(self, x: Tensor, n: Tensor) -> Tensor:
-        parts = torch.split(x, n.tolist(), 1)  # LINE
+        parts = torch.split(x, n.tolist(), 1)  # type: ignore[no-untyped-call]  # LINE
         return torch.cat([part.mean(1, keepdim=True) for part in parts], 1)
 
 
@@ -64,7 +72,7 @@ class ComplexRope(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         c = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
-        a, b = (c * self.turn).split(1, -1)  # LINE
+        a, b = (c * self.get_buffer("turn")).split(1, -1)  # LINE
         return torch.view_as_real(a + b).flatten(-2)
 
 
@@ -137,14 +145,52 @@ class AttentionDropout(nn.Module):
         return functional.scaled_dot_product_attention(q, q, q, dropout_p=0.1).squeeze(1)  # LINE
 
 
-class CountsItsRuns(nn.Module):
+class State(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("runs", torch.zeros(8))
+        self.register_buffer("whole", torch.zeros(8, dtype=torch.int64))
+
+    def state(self) -> Tensor:
+        return self.get_buffer("runs")
+
+
+class CountsItsRuns(State):
+    def forward(self, x: Tensor) -> Tensor:
+        self.state().add_(1)  # LINE
+        return x + self.state()
+
+
+class KeepsAnElement(State):
+    def forward(self, x: Tensor) -> Tensor:
+        self.state()[0] = x.mean()  # LINE
+        return x * 2
+
+
+class KeepsHalf(State):
+    def forward(self, x: Tensor) -> Tensor:
+        _, right = self.state().view(2, 4).contiguous().chunk(2, 0)  # type: ignore[no-untyped-call]
+        right.mul_(2)  # LINE
+        return x + self.state()
+
+
+class ReplacesItsBuffer(State):
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs = self.state() + x.mean(0)
+        return x + self.state()
+
+
+class WritesCopies(State):
+    """Nothing to refuse: each of these is a copy."""
 
     def forward(self, x: Tensor) -> Tensor:
-        self.get_buffer("runs").add_(1)
-        return x + self.get_buffer("runs")
+        cloned = self.state().clone()
+        cloned[0] = 3
+        cast = self.get_buffer("whole").to(x.dtype)
+        cast.add_(1)
+        spread = self.state().expand(x.shape[0], 8).contiguous()
+        spread.sub_(1)
+        return x + cloned + cast + spread
 
 
 class ShapeAsTensor(nn.Module):
@@ -180,7 +226,7 @@ class CachedGrid(nn.Module):
 
 class Broadcast(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + y
+        return x + y  # LINE
 
 
 class BatchAsGroups(nn.Module):
@@ -215,7 +261,8 @@ class CustomFunction(nn.Module):
 
 class NoSuchOperator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.linalg.eigvals(x @ x.T).real  # LINE
+        values: Tensor = torch.linalg.eigvals(x @ x.T).real  # LINE
+        return values
 
 
 class DeadInput(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,27 +17,28 @@ from anyport.bundle import (
     ModelFacts,
     PartEntry,
     Proof,
+    ProofCase,
     ProofTolerance,
     Provenance,
+    RecordedFloor,
     Staging,
     VariantEntry,
     seal_bundle,
     write_proof,
 )
+from anyport.cases import Normal, make_array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-Shape = list[int | str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
     """Inputs and outputs of a small graph: name -> (ONNX type, shape)."""
 
-    inputs: Mapping[str, tuple[int, Shape]]
-    outputs: Mapping[str, tuple[int, Shape]]
+    inputs: Mapping[str, tuple[int, Sequence[int | str | None]]]
+    outputs: Mapping[str, tuple[int, Sequence[int | str | None]]]
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -60,14 +61,17 @@ def save(path: Path, nodes: Sequence[onnx.NodeProto], tensors: Tensors, *, besid
 
 def affine(path: Path, *, beside: str | None = None) -> Path:
     """``y = 2 x + 1``: float32[batch, 3] -> float32[batch, 3]."""
-    nodes = [helper.make_node("Mul", ["x", "two"], ["twice"]), helper.make_node("Add", ["twice", "one"], ["y"])]
+    nodes = [
+        helper.make_node("Mul", ["x", "two"], ["twice"]),
+        helper.make_node("Add", ["twice", "one"], ["y"]),
+    ]
     pair = (TensorProto.FLOAT, ["batch", 3])
     weights = {"two": np.full(3, 2, np.float32), "one": np.ones(3, np.float32)}
     return save(path, nodes, Tensors({"x": pair}, {"y": pair}, weights), beside=beside)
 
 
 def wide(path: Path, n_channels: int = 64) -> Path:
-    """Two convolutions whose intermediate values are large: float32[batch, 1, height, width] -> [batch, 1, 1, 1]."""
+    """Two convolutions with large values between them: float32[batch, 1, height, width] -> [batch, n, 1, 1]."""
     random = np.random.default_rng(0)
     weights = {
         "first": random.standard_normal((n_channels, 1, 3, 3)).astype(np.float32),
@@ -108,6 +112,8 @@ class Words:
             {"pixel_values": "float32[batch, 1, 2, 2]"}, {"logits": "float32[batch, 4]"}, {"batch": "1..64"}
         )
     )
+    cases: list[ProofCase] = field(default_factory=list)
+    answers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def bundle(folder: Path, graph: Path, words: Words | None = None) -> Path:
@@ -133,12 +139,32 @@ def bundle(folder: Path, graph: Path, words: Words | None = None) -> Path:
             provenance=Provenance("model.py:load", "anyport build", {"torch": "2.13.0"}, "x86_64", "3.11"),
             files=[],
         )
-        write_proof(staging.folder, Proof({"network": []}, ProofTolerance(8, 8), []), {})
+        write_proof(
+            staging.folder, Proof({"network": said.cases}, ProofTolerance(8, 8), []), dict(said.answers)
+        )
         seal_bundle(staging.folder, manifest)
         staging.commit()
     return folder
 
 
 def corners_bundle(folder: Path, batch: int | str = "batch") -> Path:
-    """Return a bundle ``corners.port`` in ``folder``."""
-    return bundle(folder / "corners.port", corners(folder / "corners.onnx", batch))
+    """Return a bundle ``corners.port`` in ``folder``, with a proof."""
+    words = Words()
+    floor = RecordedFloor(1e-6, 1e-7, "by hand")
+    cases, answers = [], {}
+    for seed, n in enumerate((1, 3, 1, 3)):
+        fill, name = Normal(seed), f"batch={n}, seed {seed}"
+        x = make_array(fill, (n, 1, 2, 2), "float32")
+        answers[f"{seed}/logits"] = 10 * x.reshape(n, 4)
+        cases.append(
+            ProofCase(
+                name=name,
+                kind="random",
+                sizes={"batch": n},
+                fills={"pixel_values": fill},
+                outputs={"logits": f"{seed}/logits"},
+                floors={"logits": floor},
+            )
+        )
+    proven = replace(words, cases=cases, answers=answers)
+    return bundle(folder / "corners.port", corners(folder / "corners.onnx", batch), proven)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import TYPE_CHECKING
 
@@ -32,16 +33,14 @@ def test_an_empty_file_has_no_weights(tmp_path: Path) -> None:
 def test_every_cut_and_flip_is_a_number_or_a_value_error(tmp_path: Path) -> None:
     whole = networks.affine(tmp_path / "a.onnx", beside="a.weights").read_bytes()
     path = tmp_path / "damaged.onnx"
-    chance = random.Random(0)
+    chance = random.Random(0)  # noqa: S311 -- the same damage every time
     for n in range(len(whole)):
         damaged = bytearray(whole[: n if n % 2 else None])
         if damaged:
             damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         path.write_bytes(damaged)
-        try:
-            weights_size(path)
-        except ValueError as err:
-            assert str(err)
+        with contextlib.suppress(ValueError):
+            assert weights_size(path) >= 0
 
 
 def test_it_says_what_is_wrong(tmp_path: Path) -> None:

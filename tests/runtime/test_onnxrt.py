@@ -46,7 +46,10 @@ def test_a_bundle_s_graph_knows_the_sizes_of_its_axes(tmp_path: Path) -> None:
         ({}, "input 'x' is missing: float32[batch, 3]"),
         ({"X": np.zeros((1, 3), np.float32)}, "the model has no input 'X' (known: 'x')"),
         ({"x": np.zeros((1, 3))}, "input 'x' is float64, the model takes float32[batch, 3]"),
-        ({"x": np.zeros((1, 4), np.float32)}, "input 'x' has size 4 where the model takes 3: float32[batch, 3]"),
+        (
+            {"x": np.zeros((1, 4), np.float32)},
+            "input 'x' has size 4 where the model takes 3: float32[batch, 3]",
+        ),
         ({"x": np.zeros(3, np.float32)}, "input 'x' has 1 axes (3,), the model takes float32[batch, 3]"),
     ],
 )
@@ -83,7 +86,9 @@ def test_a_provider_has_two_names(tmp_path: Path, name: str) -> None:
 def test_a_provider_that_is_not_here_is_no_silent_cpu(tmp_path: Path) -> None:
     with pytest.raises(SessionError) as caught:
         open_session(networks.affine(tmp_path / "a.onnx"), SessionOptions(provider="coreml"))
-    assert re.match(r"the provider 'coreml' is not in this onnxruntime [\d.]+, which has: ", caught.value.what)
+    assert re.match(
+        r"the provider 'coreml' is not in this onnxruntime [\d.]+, which has: ", caught.value.what
+    )
     assert caught.value.do == "install a build of onnxruntime that has CoreMLExecutionProvider"
 
 
@@ -96,7 +101,10 @@ def test_a_provider_that_takes_no_node_is_no_silent_cpu(tmp_path: Path) -> None:
     """The wheel's Azure provider opens any graph and leaves every node to the CPU."""
     with pytest.raises(SessionError) as caught:
         open_session(networks.affine(tmp_path / "a.onnx"), SessionOptions(provider="azure"))
-    assert caught.value.what == "AzureExecutionProvider took none of the graph's nodes: 2 on CPUExecutionProvider"
+    assert (
+        caught.value.what
+        == "AzureExecutionProvider took none of the graph's nodes: 2 on CPUExecutionProvider"
+    )
 
 
 # ── opening ────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,15 +11,20 @@ from anyport.bundle import PartEntry
 from anyport.errors import SessionError
 from anyport.runtime.signature import check_declared, signature_of_part, signature_of_values
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anyport.tensors import Signature
+
 
 @dataclass
 class Value:
     name: str
     type: str
-    shape: list[Any]
+    shape: Sequence[int | str | None]
 
 
-def notation(kind: str, shape: list[Any], name: str = "x") -> str:
+def notation(kind: str, shape: Sequence[int | str | None], name: str = "x") -> str:
     return str(signature_of_values([Value(name, kind, shape)], []).inputs[0])
 
 
@@ -33,7 +38,7 @@ def notation(kind: str, shape: list[Any], name: str = "x") -> str:
         ("tensor(float16)", ["floor(h/8)", 1], "float16[x_0, 1]"),
     ],
 )
-def test_values_become_specs(kind: str, shape: list[Any], expected: str) -> None:
+def test_values_become_specs(kind: str, shape: list[int | str | None], expected: str) -> None:
     assert notation(kind, shape) == expected
 
 
@@ -41,7 +46,9 @@ def test_an_axis_without_a_name_gets_one_that_is_a_name() -> None:
     assert notation("tensor(float)", [None], "0/conv:1") == "float32[_0_conv_1_0]"
 
 
-@pytest.mark.parametrize("kind", ["tensor(string)", "tensor(bfloat16)", "seq(tensor(float))", "tensor(uint16)"])
+@pytest.mark.parametrize(
+    "kind", ["tensor(string)", "tensor(bfloat16)", "seq(tensor(float))", "tensor(uint16)"]
+)
 def test_other_types_are_refused(kind: str) -> None:
     with pytest.raises(SessionError) as caught:
         notation(kind, [1])
@@ -52,16 +59,31 @@ def test_a_graph_must_be_what_its_bundle_declares() -> None:
     part = PartEntry({"x": "float32[batch, 3]"}, {"y": "float32[batch]"}, {"batch": "1..8"})
     declared = signature_of_part(part)
 
-    def found(x: Value, y: str = "y") -> Any:
+    def found(x: Value, y: str = "y") -> Signature:
         return signature_of_values([x], [Value(y, "tensor(float)", [None])])
 
     check_declared(declared, found(Value("x", "tensor(float)", ["n", 3])), "part network")
     wrong = [
-        (found(Value("x", "tensor(double)", ["n", 3])), "the bundle declares the inputs 'x' float32[batch, 3]"),
-        (found(Value("z", "tensor(float)", ["n", 3])), "the bundle declares the inputs 'x' float32[batch, 3]"),
-        (found(Value("x", "tensor(float)", [1, 3])), "the bundle declares input 'x' as float32[batch, 3], the g"),
-        (found(Value("x", "tensor(float)", ["n"])), "the bundle declares input 'x' as float32[batch, 3], the g"),
-        (found(Value("x", "tensor(float)", ["n", 3]), "w"), "the bundle declares the outputs 'y' float32[batch]"),
+        (
+            found(Value("x", "tensor(double)", ["n", 3])),
+            "the bundle declares the inputs 'x' float32[batch, 3]",
+        ),
+        (
+            found(Value("z", "tensor(float)", ["n", 3])),
+            "the bundle declares the inputs 'x' float32[batch, 3]",
+        ),
+        (
+            found(Value("x", "tensor(float)", [1, 3])),
+            "the bundle declares input 'x' as float32[batch, 3], the g",
+        ),
+        (
+            found(Value("x", "tensor(float)", ["n"])),
+            "the bundle declares input 'x' as float32[batch, 3], the g",
+        ),
+        (
+            found(Value("x", "tensor(float)", ["n", 3]), "w"),
+            "the bundle declares the outputs 'y' float32[batch]",
+        ),
     ]
     for signature, message in wrong:
         with pytest.raises(SessionError) as caught:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_every_name_and_type_comes_back(tmp_path: Path) -> None:
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "file": np.arange(3),
         "allow_pickle": np.ones((2, 0), np.float16),
         "a/b:0": np.array(True),

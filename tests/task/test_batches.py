@@ -13,7 +13,15 @@ NAMED, FIXED = parse_axis("batch", "x"), parse_axis("4", "x")
 
 @pytest.mark.parametrize("n_inputs", [0, 1, 3, 4, 5, 16, 17, 100])
 @pytest.mark.parametrize(
-    "sizes", [None, dim("b", "1..64"), dim("b", "1..3"), dim("b", "2..8:2"), dim("b", "20..30"), dim("b", "32..64:32")]
+    "sizes",
+    [
+        None,
+        dim("b", "1..64"),
+        dim("b", "1..3"),
+        dim("b", "2..8:2"),
+        dim("b", "20..30"),
+        dim("b", "32..64:32"),
+    ],
 )
 def test_every_input_is_in_one_batch_of_an_allowed_size(n_inputs: int, sizes: Dim | None) -> None:
     batches = plan_batches(n_inputs, NAMED, sizes)

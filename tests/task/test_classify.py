@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyport.task.classify import Classifier
+    from anyport.task.pictures import Picture
 
 PART = networks.Words().part
 
@@ -29,7 +30,7 @@ def bright(corner: int) -> np.ndarray:
     return picture.reshape(2, 2)
 
 
-def opened(folder: Path, batch: int | str = "batch", **settings: Any) -> Classifier:
+def opened(folder: Path, batch: int | str = "batch", **settings: object) -> Classifier:
     axis, dims = (batch, {}) if isinstance(batch, int) else ("batch", {"batch": "1..3"})
     part = PartEntry({"pixel_values": f"float32[{axis}, 1, 2, 2]"}, {"logits": f"float32[{axis}, 4]"}, dims)
     words = networks.Words(settings=networks.CORNERS | settings, part=part)
@@ -67,7 +68,14 @@ def test_top_is_cut_at_the_number_of_labels(task: Classifier) -> None:
 def test_every_kind_of_picture_gives_the_same(task: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "b.png"
     Image.fromarray(bright(1)).save(path)
-    sources = [path, str(path), path.read_bytes(), Image.open(path), bright(1), np.stack([bright(1)] * 3, axis=2)]
+    sources: list[Picture] = [
+        path,
+        str(path),
+        path.read_bytes(),
+        Image.open(path),
+        bright(1),
+        np.stack([bright(1)] * 3, axis=2),
+    ]
     found = task.classify(sources)
     for one in found:
         np.testing.assert_array_equal(one.scores, found[0].scores)
@@ -75,7 +83,9 @@ def test_every_kind_of_picture_gives_the_same(task: Classifier, tmp_path: Path) 
 
 @pytest.mark.parametrize("batch", ["batch", 1, 2, 5])
 @pytest.mark.parametrize("n_pictures", [0, 1, 3, 7])
-def test_any_number_of_pictures_goes_through_any_batch(tmp_path: Path, batch: int | str, n_pictures: int) -> None:
+def test_any_number_of_pictures_goes_through_any_batch(
+    tmp_path: Path, batch: int | str, n_pictures: int
+) -> None:
     pictures = [bright(i % 4) for i in range(n_pictures)]
     with opened(tmp_path, batch) as task:
         found = task.classify(pictures, top=1)
@@ -131,7 +141,7 @@ def test_pictures_without_a_file_are_counted(task: Classifier) -> None:
 
 
 @pytest.mark.parametrize("one", ["a.png", b"bytes", Image.new("L", (2, 2))])
-def test_one_picture_in_the_place_of_a_list_is_refused(task: Classifier, one: Any) -> None:
+def test_one_picture_in_the_place_of_a_list_is_refused(task: Classifier, one: str) -> None:
     with pytest.raises(InputError, match="classify takes a list of pictures, not one") as caught:
         task.classify(one)
     assert caught.value.do == "write classify([picture])"
@@ -142,7 +152,7 @@ def test_an_array_in_the_place_of_a_list_is_refused(task: Classifier) -> None:
         task.classify(bright(0))  # type: ignore[arg-type]
 
 
-def checked(part: PartEntry = PART, **settings: Any) -> str:
+def checked(part: PartEntry = PART, **settings: object) -> str:
     with pytest.raises(UsageError) as caught:
         check_settings("classify", networks.CORNERS | settings, {"network": signature_of_part(part)})
     return caught.value.what
@@ -157,7 +167,9 @@ def test_settings_that_do_not_fit_the_part_are_named() -> None:
     assert checked(labels=["a", "b"]) == f"{what}: there are 2 labels, the model gives 4 scores"
     assert checked(lables=[]) == f"{what}: unknown key 'lables' (did you mean 'labels'?)"
     assert checked(activation="relu") == f"{what}: 'activation': invalid enum value 'relu'"
-    assert checked(mode="RGB").startswith(f"{what} make pictures of 3 channels, 2 x 2, the model's input 'pixel_values'")
+    assert checked(mode="RGB").startswith(
+        f"{what} make pictures of 3 channels, 2 x 2, the model's input 'pixel_values'"
+    )
     assert checked(size=[4, 2]).startswith(f"{what} make pictures of 1 channels, 4 x 2, the model's input")
     assert checked(std=[0.0]) == "settings: std = [0.0] must be above 0 in every channel"
 
@@ -172,9 +184,21 @@ def test_dynamic_height_and_width_must_hold_the_size() -> None:
 @pytest.mark.parametrize(
     ("inputs", "outputs", "message"),
     [
-        ({"x": "float32[n, 4]"}, {"y": "float32[n, 4]"}, "needs one input float32[batch, channels, height, width]"),
-        ({"x": "int64[n, 1, 2, 2]"}, {"y": "float32[n, 4]"}, "needs one input float32[batch, channels, height"),
-        ({"x": "float32[n, 1, 2, 2]"}, {"y": "float32[n, 4, 1]"}, "needs an output float32[batch, labels], 'y' is"),
+        (
+            {"x": "float32[n, 4]"},
+            {"y": "float32[n, 4]"},
+            "needs one input float32[batch, channels, height, width]",
+        ),
+        (
+            {"x": "int64[n, 1, 2, 2]"},
+            {"y": "float32[n, 4]"},
+            "needs one input float32[batch, channels, height",
+        ),
+        (
+            {"x": "float32[n, 1, 2, 2]"},
+            {"y": "float32[n, 4, 1]"},
+            "needs an output float32[batch, labels], 'y' is",
+        ),
         (
             {"x": "float32[n, 1, 2, 2]"},
             {"y": "float32[n, 4]", "z": "float32[n]"},

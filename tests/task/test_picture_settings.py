@@ -13,7 +13,7 @@ from anyport.task.picture_settings import PictureSettings, fit_picture, pixel_va
 from anyport.task.pictures import read_picture
 
 
-def settings(**chosen: Any) -> PictureSettings:
+def settings(**chosen: Any) -> PictureSettings:  # noqa: ANN401 -- right and wrong ones
     found = PictureSettings(**({"size": [2, 2]} | chosen))
     found.check()
     return found
@@ -33,7 +33,10 @@ def noise(height: int, width: int) -> np.ndarray:
         ({"crop": [1, 2, 3]}, "crop = [1, 2, 3] must be [height, width], both 1 or more"),
         ({"size": None, "shortest_edge": 8}, "'shortest_edge' must be 1 or more and needs 'crop'"),
         ({"crop": [3, 2]}, "crop = [3, 2] is larger than the resized picture [2, 2]"),
-        ({"size": None, "shortest_edge": 4, "crop": [4, 5]}, "crop = [4, 5] is larger than the resized picture"),
+        (
+            {"size": None, "shortest_edge": 4, "crop": [4, 5]},
+            "crop = [4, 5] is larger than the resized picture",
+        ),
         ({"mean": [0.5]}, "mean has 1 values, mode RGB has 3 channels"),
         ({"mode": "L", "std": [1.0, 1.0]}, "std has 2 values, mode L has 1 channels"),
         ({"std": [1.0, 0.0, 1.0]}, "std = [1.0, 0.0, 1.0] must be above 0 in every channel"),
@@ -52,14 +55,16 @@ def test_the_arithmetic_is_pixel_times_scale_minus_mean_over_std() -> None:
     picture = noise(3, 5)
     found = pixel_values([fit_picture(read_picture(picture), chosen, "it")] * 2, chosen, "float32")
     expected = ((picture / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7]).transpose(2, 0, 1)
-    assert (found.dtype, found.shape) == (np.float32, (2, 3, 3, 5))
+    assert (str(found.dtype), found.shape) == ("float32", (2, 3, 3, 5))
     np.testing.assert_allclose(found[1], expected, rtol=0, atol=1e-6)
 
 
 def test_without_mean_and_std_only_the_scale_counts() -> None:
     chosen = settings(size=[1, 1], mode="L", scale=2.0)
-    found = pixel_values([fit_picture(read_picture(np.array([[7]], np.uint8)), chosen, "it")], chosen, "float16")
-    assert (found.dtype, found.tolist()) == (np.float16, [[[[14.0]]]])
+    found = pixel_values(
+        [fit_picture(read_picture(np.array([[7]], np.uint8)), chosen, "it")], chosen, "float16"
+    )
+    assert (str(found.dtype), found.tolist()) == ("float16", [[[[14.0]]]])
 
 
 def test_one_pixel_fills_the_size() -> None:
@@ -93,9 +98,9 @@ def test_it_is_what_transformers_computes(shape: tuple[int, int], edge: int, res
     processor = ConvNextImageProcessorPil(size={"shortest_edge": edge}, resample=code, crop_pct=0.875)
     picture = Image.fromarray(noise(*shape))
     expected = processor(picture, return_tensors="np")["pixel_values"]
-    form = {"size": [edge, edge]}
+    form: dict[str, Any] = {"size": [edge, edge]}
     if edge < 384:
-        form = {"size": None, "shortest_edge": int(edge / 0.875), "crop": [edge, edge]}
+        form: dict[str, Any] = {"size": None, "shortest_edge": int(edge / 0.875), "crop": [edge, edge]}
     chosen = settings(
         **form, resample=resample, mean=list(processor.image_mean), std=list(processor.image_std)
     )

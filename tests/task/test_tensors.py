@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def task(tmp_path: Path) -> TensorTask:
     return found
 
 
-def save(path: Path, array: Any = ONES) -> str:
+def save(path: Path, array: np.ndarray = ONES) -> str:
     np.save(path, array)
     return str(path)
 
@@ -91,7 +91,15 @@ def test_files_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
     whole = (tmp_path / "o.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.npy").touch()
-    words = ["x={}/o.npy", "{}/o.npz", "x={}/t.npy", "{}/t.npz", "{}/cut.npz", "x={}/empty.npy", "x={}/nope.npy"]
+    words = [
+        "x={}/o.npy",
+        "{}/o.npz",
+        "x={}/t.npy",
+        "{}/t.npz",
+        "{}/cut.npz",
+        "x={}/empty.npy",
+        "x={}/nope.npy",
+    ]
     for word in words:
         with pytest.raises(InputError, match="cannot be read as arrays|there is no file"):
             read_feeds([word.format(tmp_path)])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anyport.build.plan import locate
 from anyport.build.proving import sweep_settings, verify_part
 from anyport.build.steps import graph_metadata, is_allowed, load_model
 from anyport.bundle import staged_files
@@ -15,9 +16,8 @@ from anyport.graph.capture import capture
 from anyport.graph.convert import convert
 from anyport.graph.initializers import read_initializers, read_metadata
 from anyport.graph.storing import StoreOptions, store, weights_name
-from anyport.recipe import Part
 from anyport.runtime import SessionOptions, open_session
-from anyport.source import TorchReference, load_module
+from anyport.source import SourceRequest, TorchReference, find_model
 from anyport.tensors import Signature, dim, tensor
 from anyport.verify import (
     Expected,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from anyport.build.plan import BuildPlan, BuildSettings
+    from anyport.recipe import Part
     from anyport.runtime import Session
     from anyport.tensors import TensorSpec
 
@@ -58,8 +59,7 @@ class VerifyRequest:
 
     Attributes:
         path: The file.
-        against: A source (``model.py:load``) or another .onnx file.
-        folder: What a relative source is relative to.
+        against: What ``anyport build`` takes (``model.py:load``, a project folder …), or another .onnx file.
         inputs: Notations that say more than the file does (ranges of values).
         dims: The sizes of dynamic axes.
         arguments: Fixed arguments of ``forward``.
@@ -68,7 +68,6 @@ class VerifyRequest:
 
     path: Path
     against: str
-    folder: Path
     inputs: Mapping[str, str]
     dims: Mapping[str, str]
     arguments: Mapping[str, Any]
@@ -117,18 +116,32 @@ def verify_plain(request: VerifyRequest) -> Verdict:
     """
     session = open_session(request.path)
     try:
-        signature = declared_signature(request, session)
         if request.against.endswith(".onnx"):
-            return _verify_against_file(request, session, signature)
-        part = Part(
-            request.path.stem,
-            load_module(request.against, request.folder),
-            signature,
-            _declared_arguments(request),
-        )
+            return _verify_against_file(request, session, declared_signature(request, session))
+        part = _source_part(request, session)
         return verify_part(part, capture(part), request.path, TorchReference(part), request.settings)
     finally:
         session.close()
+
+
+def _source_part(request: VerifyRequest, session: Session) -> Part:
+    """Load what a file is held against: a function, a project with an anyport.toml, or a checkpoint."""
+    description, folder = locate(request.against)
+    arguments = dict(_written_signature(request.path).get("arguments", {})) | dict(request.arguments)
+    source, cases = request.against, None
+    if description is not None:
+        source, cases = description.model.source, description.cases
+        arguments = dict(description.arguments) | arguments
+        said = replace(request, inputs={**description.inputs, **request.inputs})
+        request = replace(said, dims={**description.dims, **request.dims})
+    signature = declared_signature(request, session)
+    function = cases.function if cases else None
+    model = find_model(SourceRequest(source, folder, signature, arguments, function))
+    if len(model.parts) != 1:
+        raise UsageError(
+            f"'{request.against}' has {len(model.parts)} parts, {request.path.name} is one graph"
+        )
+    return replace(model.parts[0], name=request.path.stem, signature=signature)
 
 
 def declared_signature(request: VerifyRequest, session: Session) -> Signature:
@@ -167,12 +180,8 @@ def _written_signature(path: Path) -> dict[str, dict[str, str]]:
     return words if isinstance(words, dict) else {}
 
 
-def _declared_arguments(request: VerifyRequest) -> Mapping[str, Any]:
-    return dict(_written_signature(request.path).get("arguments", {})) | dict(request.arguments)
-
-
 def _verify_against_file(request: VerifyRequest, session: Session, signature: Signature) -> Verdict:
-    other_path = request.folder / request.against
+    other_path = Path(request.against)
     # without the runtime's own rewrites, which would be the same mistakes on both sides
     other = open_session(other_path, SessionOptions(optimization="none"))
     try:

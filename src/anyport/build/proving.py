@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from anyport.graph.convert import convert
 from anyport.graph.expectations import expected_weights
 from anyport.graph.initializers import read_initializers
+from anyport.graph.localize import first_difference
 from anyport.runtime import open_session
+from anyport.source.lines import first_line
 from anyport.verify import (
     PartSpec,
+    Status,
     SweepSettings,
     account_weights,
     compare,
@@ -77,7 +81,27 @@ def verify_part(
     finally:
         session.close()
     account = account_weights(expected_weights(captured.program), read_initializers(model))
-    return verdict.with_leg(account.leg())
+    verdict = verdict.with_leg(account.leg())
+    return (
+        verdict
+        if verdict.leg("values").status is not Status.FAIL
+        else _localized(verdict, part, captured, model)
+    )
+
+
+def _localized(verdict: Verdict, part: Part, captured: Capture, model: Path) -> Verdict:
+    """Say in which module a failed comparison begins to differ, where that can be found."""
+    worst = verdict.worst
+    case = next((c for c in verdict.plan.cases if worst is not None and c.name == worst.case), None)
+    if case is None:
+        return verdict
+    try:
+        # the map of a fresh export: torch names values alike for whoever exported the file
+        modules = convert(captured, part).modules
+        found = first_difference(part, model, modules, case)
+    except Exception as err:  # noqa: BLE001  (the verdict stands; only where it begins is not known)
+        return replace(verdict, origin=f"where it begins was not found: {first_line(err)}")
+    return replace(verdict, origin=str(found) if found else "no single module's output differs")
 
 
 def sweep_settings(settings: BuildSettings, seen: Mapping[str, int] | None = None) -> SweepSettings:

@@ -160,11 +160,7 @@ def staged_files(outputs: Sequence[Path], *, force: bool = False) -> Iterator[Pa
             workshop.new.mkdir()
             yield workshop.new
         for output in reversed(outputs):
-            made = workshop.new / output.name
-            if made.is_file():
-                sync_file(made)
-                with disk_errors("write", output):
-                    made.replace(output)
+            _move_if_made(workshop.new / output.name, output)
         sync_folder(workshop.output.parent)
     finally:
         workshop.close()
@@ -282,6 +278,13 @@ def _rename(new: Path, output: Path) -> None:
                 f"'{output.name}' exists by now: another build made it", where=str(output)
             ) from err
         raise disk_error(err, "write", output) from err
+
+
+def _move_if_made(made: Path, output: Path) -> None:
+    if made.is_file():
+        sync_file(made)
+        with disk_errors("write", output):
+            made.replace(output)
 
 
 @contextmanager

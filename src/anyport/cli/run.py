@@ -19,7 +19,7 @@ class Words:
     inputs: tuple[str, ...]
     variant: str | None
     threads: int | None
-    memory_limit: int | None
+    memory_limit_bytes: int | None
     provider: str
     as_json: bool
 
@@ -29,7 +29,9 @@ class Words:
 @click.argument("inputs", nargs=-1, metavar="INPUT…")
 @click.option("--variant", help="The variant of the bundle; its own choice by default.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for one operator; all cores by default.")
-@click.option("--memory-limit", type=SizeType(), help="Bound weights and computation: 512MB, 2GB.")
+@click.option(
+    "--memory-limit", "memory_limit_bytes", type=SizeType(), help="Bound weights and computation: 512MB, 2GB."
+)
 @click.option("--provider", default="cpu", show_default=True, help="Execution provider; no fallback.")
 @json_option
 @gathered(Words)
@@ -42,7 +44,7 @@ def command(words: Words) -> None:
     from anyport.task import TaskOptions
     from anyport.task.opening import task_of
 
-    session = SessionOptions(words.provider, words.threads, words.memory_limit)
+    session = SessionOptions(words.provider, words.threads, words.memory_limit_bytes)
     context = click.get_current_context()
     with task_of(chosen_graphs(context), TaskOptions(words.variant, session=session)) as task:
         found = task.answer(words.inputs, chosen_options(context))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from anyport.errors import UsageError
+
 if TYPE_CHECKING:
     from msgspec import inspect, structs
 
@@ -22,7 +24,7 @@ class TaskCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the bundle's task first, then the words."""
-        bundle = self._first_argument(args)
+        bundle = self._first_argument(ctx, args)
         if bundle is not None:
             ctx.meta[_GRAPHS] = _open(ctx, bundle)
             ctx.meta[_OPTIONS] = _options_of(ctx.meta[_GRAPHS])
@@ -33,18 +35,20 @@ class TaskCommand(click.Command):
         own = super().get_params(ctx)
         return [*own[:-1], *ctx.meta.get(_OPTIONS, ()), own[-1]]
 
-    def _first_argument(self, args: list[str]) -> str | None:
+    def _first_argument(self, ctx: click.Context, args: list[str]) -> str | None:
         """Return the first word that is neither an option of the command nor the value of one."""
-        with_value = {
-            name
-            for param in self.params
-            if isinstance(param, click.Option) and not param.is_flag
-            for name in param.opts
-        }
+        options = [param for param in self.params if isinstance(param, click.Option)]
+        with_value = {name for option in options if not option.is_flag for name in option.opts}
+        known = {"--", *ctx.help_option_names, *(name for option in options for name in option.opts)}
         is_value = False
         for word in args:
             if not is_value and not word.startswith("-"):
                 return word
+            if not is_value and word.partition("=")[0] not in known:
+                raise UsageError(
+                    f"'{word}' is no option of '{ctx.command_path}' itself",
+                    do=f"put options of the task behind BUNDLE: {ctx.command_path} BUNDLE INPUT… {word}",
+                )
             is_value = not is_value and word in with_value
         return None
 

@@ -25,5 +25,7 @@ VERBS: Final[Mapping[str, Verb]] = {  # sorted; nothing is imported before it is
     "pack": Verb("anyport.cli.pack", "Put a bundle into one zip file."),
     "run": Verb("anyport.cli.run", "Run a bundle on pictures or arrays."),
     "unpack": Verb("anyport.cli.unpack", "Make a folder of a bundle in a zip file."),
-    "verify": Verb("anyport.cli.verify", "Replay a bundle's proof, or compare an .onnx file with its source."),
+    "verify": Verb(
+        "anyport.cli.verify", "Replay a bundle's proof, or compare an .onnx file with its source."
+    ),
 }

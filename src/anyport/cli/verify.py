@@ -57,7 +57,6 @@ def _verify_file(target: Path, chosen: dict[str, Any]) -> list[Any]:
     request = VerifyRequest(
         path=target,
         against=chosen["against"],
-        folder=Path(),
         inputs=pairs(chosen["inputs"], "--input"),
         dims=pairs(chosen["dims"], "--dim"),
         arguments=toml_values(chosen["arguments"], "--argument"),

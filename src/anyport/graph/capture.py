@@ -20,8 +20,8 @@ import torch
 from torch.export import Dim as ExportDim
 
 from anyport.cases import Case, Constant, Fill, Normal, Uniform
-from anyport.errors import AxisError, ExportError
-from anyport.graph.refusals import check_program
+from anyport.errors import AxisError, ExportError, RefusedModelError
+from anyport.graph.refusals import changes_state, check_program
 from anyport.source import Adapter, check_eval_mode
 from anyport.source.adapter import tensors_from
 from anyport.source.lines import first_line, innermost, user_line, user_line_of, where_is
@@ -123,13 +123,37 @@ def _export_dim(dim: Dim) -> Any:
 def _export(adapter: Adapter, tensors: tuple[torch.Tensor, ...], part: Part) -> ExportedProgram:
     shapes = dynamic_shapes(part)
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), _buffers_kept(adapter, part):
             return torch.export.export(adapter, tensors, dynamic_shapes=shapes, strict=False)
+    except RefusedModelError:
+        raise
     except Exception as err:
         line = user_line_of(err)
         if _is_assert(line):
             return _export_with_asserts(adapter, tensors, part)
         raise _explain(err, adapter, tensors, part) from err
+
+
+@contextmanager
+def _buffers_kept(adapter: Adapter, part: Part) -> Iterator[None]:
+    """Refuse a module that puts new tensors in the place of its buffers: the program does not show it."""
+    before: dict[str, torch.Tensor] = {}
+    replaced: list[str] = []
+
+    def note(module: torch.nn.Module, _inputs: Any) -> None:
+        before.update(module.named_buffers())
+
+    def compare(module: torch.nn.Module, _inputs: Any, _outputs: Any) -> None:
+        replaced.extend(name for name, buffer in module.named_buffers() if before.get(name) is not buffer)
+
+    hooks = (adapter.register_forward_pre_hook(note), adapter.register_forward_hook(compare))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if replaced:
+        raise changes_state(replaced[0], part, where_is(part.module))
 
 
 def _is_assert(line: str | None) -> bool:
@@ -150,6 +174,12 @@ def _explain(
 ) -> ExportError:
     cause = innermost(error)
     text = f"{error}\n{cause}"
+    if "data-dependent expression" in str(cause) or "DataDependent" in type(cause).__name__:
+        return ExportError(
+            f"part '{part.name}' decides something by a value: {first_line(cause)}",
+            where=user_line_of(error),
+            do="compute it outside the model and give it as an input, or use torch.where / torch.cond",
+        )
     if _SPECIALISED.search(text):
         axis = _named_axis(text, part)
         where = _specialised_line(adapter, tensors, part) or user_line_of(error) or where_is(part.module)
@@ -158,12 +188,6 @@ def _explain(
             where=where,
             do="compute with x.shape[i] as a number (not torch.as_tensor(x.shape[i]), not a Python branch), "
             "or declare the axis fixed, or give the dim a step it divides by (64..1024:32)",
-        )
-    if "data-dependent" in text or "DataDependent" in type(cause).__name__:
-        return ExportError(
-            f"part '{part.name}' decides something by a value: {first_line(cause)}",
-            where=user_line_of(error),
-            do="compute it outside the model and give it as an input, or use torch.where / torch.cond",
         )
     return ExportError(
         f"part '{part.name}' cannot be exported: {type(cause).__name__}: {first_line(cause)}",

@@ -148,7 +148,7 @@ def _name_ends(model: ir.Model, part: Part) -> None:
     specs = [*part.signature.inputs, *part.signature.outputs]
     if len(graph.inputs) != len(part.signature.inputs) or len(graph.outputs) != len(part.signature.outputs):
         raise ExportError(
-            f"the graph of part '{part.name}' has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, "
+            f"the graph of '{part.name}' has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, "
             f"{len(part.signature.inputs)} and {len(part.signature.outputs)} are declared"
         )
     _separate_outputs(model)

@@ -78,7 +78,7 @@ def _mask_with_infinity(model: ir.Model, where: ir.Node) -> None:
     if name not in model.graph.initializers:
         tensor = ir.tensor(array, name=name)
         value = ir.Value(
-            name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
         )
         model.graph.register_initializer(value)
     where.replace_input_with(2, model.graph.initializers[name])

@@ -176,9 +176,9 @@ def _is_convolution(node: Node) -> bool:
 
 
 def _epsilon(node: Node) -> float:
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]  # noqa: SLF001 -- no public way
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]  # noqa: SLF001
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
-    return float(given["eps"])  # type: ignore[arg-type]
+    return float(given["eps"])
 
 
 class _Fold:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -11,7 +12,7 @@ from anyport.source.adapter import PREFIX
 from anyport.source.lines import user_line, where_is
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch.export import ExportedProgram
     from torch.fx import Node
@@ -44,16 +45,56 @@ def check_program(program: ExportedProgram, part: Part) -> tuple[str, ...]:
                 where=_place(node, part),
                 do="take the noise as an input, or keep it in a buffer",
             )
-    written = sorted(program.graph_signature.buffers_to_mutate.values())
-    if written:
-        raise RefusedModelError(
-            f"part '{part.name}' writes to its own buffer '{written[0].removeprefix(PREFIX)}': each run "
-            "would change the next",
-            where=where_is(part.module),
-            do="give the state as an input and return it as an output",
-        )
+    _check_state_kept(program, part)
     _check_inputs_read(program, part)
     return tuple(_asserts(program, part))
+
+
+def _check_state_kept(program: ExportedProgram, part: Part) -> None:
+    """Refuse writes into weights, also through views of them: the graph would forget them."""
+    signature = program.graph_signature
+    owners = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    held = {node: owners[node.name] for node in program.graph.nodes if node.name in owners}
+    for node in _calls(program):
+        for owner, is_write in _touched(node, held):
+            if is_write:
+                raise changes_state(owner, part, _place(node, part))
+            held[node] = owner
+
+
+def changes_state(name: str, part: Part, where: str) -> RefusedModelError:
+    """Return the error of a module that changes its own buffer."""
+    return RefusedModelError(
+        f"part '{part.name}' writes to its own buffer '{name.removeprefix(PREFIX)}': each run would change "
+        "the next",
+        where=where,
+        do="give the state as an input and return it as an output",
+    )
+
+
+def _touched(node: Node, held: Mapping[Node, str]) -> list[tuple[str, bool]]:
+    """Return (owner, whether it is written) for the operands of a node that are views of weights."""
+    if node.target is operator.getitem:
+        whole = node.args[0]
+        return [(held[whole], False)] if isinstance(whole, torch.fx.Node) and whole in held else []
+    schema = getattr(node.target, "_schema", None)
+    given = _arguments(node)
+    touched = []
+    for argument in schema.arguments if schema is not None else ():
+        value, alias = given.get(argument.name), argument.alias_info
+        if alias is None or not isinstance(value, torch.fx.Node) or value not in held:
+            continue
+        if alias.is_write or _shares_memory(node, value):
+            touched.append((held[value], alias.is_write))
+    return touched
+
+
+def _shares_memory(view: Node, whole: Node) -> bool:
+    """Say whether what may be a view is one: ``contiguous`` and ``to`` copy when they must."""
+    one, other = view.meta.get("val"), whole.meta.get("val")
+    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+        return True
+    return one.untyped_storage()._cdata == other.untyped_storage()._cdata  # noqa: SLF001 -- no public way
 
 
 def _check_inputs_read(program: ExportedProgram, part: Part) -> None:

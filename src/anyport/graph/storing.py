@@ -163,7 +163,7 @@ def _move_out(model: ir.Model, weights: Path, weight_names: frozenset[str]) -> N
             entry.offset,
             entry.size_bytes,
             tensor.dtype,
-            shape=ir.Shape(tensor.shape),
+            shape=ir.Shape(tensor.shape.numpy()),
             name=name,
             base_dir=weights.parent,
         )

@@ -34,7 +34,7 @@ def load(checkpoint: str | Path) -> Model:
     """
     from transformers import ResNetForImageClassification
 
-    module = ResNetForImageClassification.from_pretrained(checkpoint)
+    module: nn.Module = ResNetForImageClassification.from_pretrained(checkpoint)
     return model_from_module(module.eval(), _processor_settings(checkpoint), str(checkpoint))
 
 

@@ -20,9 +20,17 @@ _ONNX_TYPES: Final = {"double": "float64", "float": "float32"}
 class Value(Protocol):
     """An input or output as onnxruntime describes it."""
 
-    name: str
-    type: str
-    shape: Sequence[int | str | None]
+    @property
+    def name(self) -> str:
+        """The name in the graph."""
+
+    @property
+    def type(self) -> str:
+        """Such as ``tensor(float)``."""
+
+    @property
+    def shape(self) -> Sequence[int | str | None]:
+        """Numbers, names, and ``None`` for a dynamic axis without a name."""
 
 
 def signature_of_part(part: PartEntry) -> Signature:

@@ -105,6 +105,10 @@ def load_function(text: str, folder: Path) -> Callable[[], Any]:
         It; what it imports while it runs is found beside its file, too.
     """
     place, _, name = text.rpartition(":")
+    if not place or not name.isidentifier():
+        raise SourceError(
+            f"'{text}' names no function", do="write file.py:function or package.module:function"
+        )
     is_file = place.endswith(".py")
     beside = (folder / place).resolve().parent if is_file else folder
     with _importable(folder, beside):

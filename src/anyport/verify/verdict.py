@@ -69,12 +69,14 @@ class Verdict:
         plan: The cases that were run.
         legs: Values, power, weights.
         findings: One per output and case.
+        origin: Where in the model a difference begins, if that was looked for.
     """
 
     part: PartSpec
     plan: CasePlan
     legs: tuple[Leg, ...]
     findings: tuple[Finding, ...]
+    origin: str = ""
 
     @property
     def status(self) -> Status:
@@ -127,7 +129,8 @@ class Verdict:
         where = f"part {self.part.name}, variant {self.part.variant}"
         do = leg.do or f"{self.part.command} --json   shows every output and case"
         if leg.name == "values" and leg.status is Status.FAIL and worst is not None:
-            raise MismatchError(worst.reason, where=f"{where}, {worst.where}", do=do)
+            begins = f"; {self.origin}" if self.origin else ""
+            raise MismatchError(worst.reason, where=f"{where}, {worst.where}{begins}", do=do)
         what = leg.line if leg.status is Status.FAIL else f"the verdict is inconclusive: {leg.line}"
         raise MismatchError(what, where=where, do=do)
 
@@ -139,6 +142,7 @@ class Verdict:
             "status": self.status.value,
             "summary": self.summary(),
             "worst_ratio": json_number(max((found.ratio_max for found in self.findings), default=0.0)),
+            "origin": self.origin,
             "legs": [leg.to_json() for leg in self.legs],
             "cases": [
                 {"name": case.name, "kind": case.kind, "sizes": dict(case.sizes)} for case in self.plan.cases
