@@ -110,10 +110,20 @@ def change_row(row: int) -> Callable[[Path], str]:
     return plant
 
 
-def swap_bytes(folder: Path) -> str:
+def swap_matrices(folder: Path) -> str:
     """Swap the bytes of a query matrix and a key matrix."""
+    return swap_bytes(folder, *query_and_key(folder))
+
+
+def swap_norms(folder: Path) -> str:
+    """Swap the bytes of two LayerNorm weights."""
+    layer = "encoder.layer.{}.output.LayerNorm.weight"
+    return swap_bytes(folder, layer.format(0), layer.format(1))
+
+
+def swap_bytes(folder: Path, first: str, second: str) -> str:
+    """Swap the bytes of two tensors of one shape."""
     path = folder / WEIGHTS
-    first, second = query_and_key(folder)
     header = read_header(path)
     one, two = (np.array(read_tensor(path, header[name])) for name in (first, second))
     _overwrite(path, header[first], two)
@@ -233,10 +243,12 @@ BOTH: Final = frozenset({"values", "weights"})
 WEIGHTS_ONLY: Final = frozenset({"weights"})
 
 
+GELU_TANH: Final = set_attribute("Gelu", "approximate", "tanh")
+
+
 def planted_faults(unused_row: int) -> tuple[Fault, ...]:
     """Return the faults; the legs that must see each are those that can."""
     epsilon = set_attribute("LayerNormalization", "epsilon", 1e-2)
-    tanh = set_attribute("Gelu", "approximate", "tanh")
     corners = set_attribute("Resize", "coordinate_transformation_mode", "align_corners")
     return (
         Fault("epsilon-encoder", "encoder", epsilon, VALUES),
@@ -246,9 +258,10 @@ def planted_faults(unused_row: int) -> tuple[Fault, ...]:
         Fault("head-weights", "encoder", zero_head_weights, BOTH),
         Fault("align-resize", "dense", corners, VALUES),
         Fault("align-grid", "dense", set_attribute("GridSample", "align_corners", 1), VALUES),
-        Fault("gelu-encoder", "encoder", tanh, VALUES),
-        Fault("gelu-vision", "vision", tanh, VALUES),
+        Fault("gelu-encoder", "encoder", GELU_TANH, VALUES),
+        Fault("gelu-vision", "vision", GELU_TANH, VALUES),
         Fault("unused-row", "encoder", change_row(unused_row), WEIGHTS_ONLY),
-        Fault("swap-bytes", "encoder", swap_bytes, WEIGHTS_ONLY),
+        Fault("swap-matrices", "encoder", swap_matrices, BOTH),
+        Fault("swap-norms", "encoder", swap_norms, BOTH),
         Fault("swap-inputs", "encoder", lambda folder: edit_graph(folder, swap_inputs), VALUES),
     )

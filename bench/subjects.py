@@ -268,9 +268,21 @@ ENCODER_INPUTS: Final = {
 
 
 def encoder() -> nn.Module:
-    """Make a masked text encoder with a vocabulary that no set of cases uses up."""
-    config = _text_config("BertConfig", vocab_size=5000, layer_norm_eps=1e-5)
-    return stirred(seeded(lambda: hf.BertModel(config)))
+    """Make a masked text encoder with a vocabulary that no set of cases uses up.
+
+    Its weights are spread ten times wider than a fresh BERT's, so that attention and Gelu leave the part
+    around zero where every form of them is the same: as in a trained network, and unlike `faint_encoder`.
+    """
+    return stirred(seeded(lambda: hf.BertModel(_encoder_config(initializer_range=0.2))))
+
+
+def faint_encoder() -> nn.Module:
+    """Make the same encoder with the weights that transformers draws: what enters its Gelu stays near zero."""
+    return stirred(seeded(lambda: hf.BertModel(_encoder_config())))
+
+
+def _encoder_config(**more: float) -> Any:  # noqa: ANN401 -- as `_text_config`
+    return _text_config("BertConfig", vocab_size=5000, layer_norm_eps=1e-5, **more)
 
 
 def _vision() -> nn.Module:
@@ -295,6 +307,7 @@ class _Dense(nn.Module):
 
 
 ENCODER: Final = Subject("encoder", encoder, ENCODER_INPUTS, HIDDEN | POOLED, TEXT)
+FAINT: Final = Subject("faint", faint_encoder, ENCODER_INPUTS, HIDDEN | POOLED, TEXT)
 VISION: Final = Subject("vision", _vision, FIXED_PIXELS, {"logits": "float32[batch, 10]"}, BATCH)
 DENSE: Final = Subject(
     "dense",

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import time
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,14 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-from faults import MODEL, WEIGHTS_ONLY, Fault, planted_faults, weight_names, zero_largest
-from subjects import DENSE, ENCODER, VISION, Subject, clean_subjects, encoder, silent_subjects
+from faults import GELU_TANH, MODEL, WEIGHTS_ONLY, Fault, planted_faults, weight_names, zero_largest
+from subjects import DENSE, ENCODER, FAINT, VISION, Subject, clean_subjects, encoder, silent_subjects
 
 from anyport.build import BuildPlan, BuildSettings, VerifyRequest, build, describe, verify_plain
 from anyport.build.proving import sweep_settings, verify_part
 from anyport.bundle import open_bundle, seal_bundle
 from anyport.errors import BundleError, MismatchError
-from anyport.graph.capture import Capture, capture, example_sizes
+from anyport.graph.capture import Capture, capture, example_sizes, quiet
 from anyport.graph.convert import DEFAULT_OPSET, convert
 from anyport.graph.storing import Graph, StoreOptions, store
 from anyport.runtime import open_session
@@ -199,6 +196,19 @@ def unused_row() -> int:
     return next(row for row in range(n_rows // 2, n_rows) if row not in used)
 
 
+def limits(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[Row]:
+    """Plant a fault that changes no answer by more than rounding: no comparison of answers can see it."""
+    if not is_wanted("gelu-faint"):
+        return
+    exported = export(FAINT, folder / FAINT.name)
+    yield _no_fault_row(exported)
+    shutil.copytree(exported.graph.path.parent, folder / "damaged")
+    where = GELU_TANH(folder / "damaged")
+    verdict = exported.verdict(folder / "damaged")
+    cells = {"fault": "gelu-faint", **legs_of(verdict), "message, place": f"{message_of(verdict)}  [{where}]"}
+    yield Row("gelu-faint", cells, _unlike(verdict, Status.PASS))
+
+
 def _no_fault_row(exported: Exported) -> Row:
     """Expect a pass before anything is planted: a fault found in a flagged graph would prove nothing."""
     verdict, name = exported.verdict(), exported.part.name
@@ -257,8 +267,7 @@ def stock_export(path: Path) -> None:
     """Export the encoder as the documentation of PyTorch shows it, with nothing of anyport."""
     ids, mask = torch.randint(0, 5000, (2, 9)), torch.ones(2, 9, dtype=torch.int64)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with quiet():
         torch.onnx.export(
             encoder(),
             kwargs={"input_ids": ids, "attention_mask": mask},
@@ -274,8 +283,7 @@ def _against_source(model: Path) -> Verdict:
     """Verify a plain file as ``anyport verify m.onnx --against subjects.py:encoder`` does."""
     request = VerifyRequest(
         path=model,
-        against="subjects.py:encoder",
-        folder=HERE,
+        against=f"{HERE / 'subjects.py'}:encoder",
         inputs=ENCODER.inputs,
         dims=ENCODER.dims,
         arguments={},

@@ -51,6 +51,7 @@ GROUPS: Final = (
     Group("clean", "clean exports: each must PASS", trials.clean),
     Group("faults", "planted faults: each must FAIL, by the legs that can see it", trials.faults),
     Group("zeroed", "the largest element of a weight zeroed: each must FAIL", trials.zeroed),
+    Group("limits", "a known limit: a fault within rounding on every input PASSES", trials.limits),
     Group("silent", "the same answer to every input: each must be INCONCLUSIVE", trials.silent),
     Group("padded", "a fully padded row: torch's opset 20 export must FAIL, anyport's PASS", trials.padded),
     Group("bundles", "faults in a bundle, digests sealed anew: only a verdict sees them", trials.bundles),

@@ -180,9 +180,9 @@ def _padding(fill: Padding, shape: tuple[int, ...]) -> np.ndarray:
     if fill.empty_row:
         n_ones[-1] = 0
     place = np.arange(length)
-    rows = place[None, :] >= length - n_ones[:, None] if fill.left else place[None, :] < n_ones[:, None]
-    if len(shape) == 1:
-        return rows[-1].astype(np.float64)
-    rows = rows.reshape(n_rows, *(1,) * (len(shape) - 2), length)
+    rows: np.ndarray = (
+        place[None, :] >= length - n_ones[:, None] if fill.left else place[None, :] < n_ones[:, None]
+    )
+    rows = rows[-1] if len(shape) == 1 else rows.reshape(n_rows, *(1,) * (len(shape) - 2), length)
     mask: np.ndarray = np.broadcast_to(rows, shape).astype(np.float64)
     return mask

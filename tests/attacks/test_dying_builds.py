@@ -1,4 +1,4 @@
-"""SIGKILL, Ctrl-C and a full disk at every call that touches the disk: see `tests.attacks.dying` for the law."""
+"""SIGKILL, Ctrl-C and a full disk at every call that touches the disk; `tests.attacks.dying` has the law."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 AT_LEAST = {"disk-full": 5, "interrupted": 50, "killed": 50}  # fewer would mean that the trap does not see
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
 @pytest.mark.parametrize("death", sorted(DEATHS))
 def test_the_output_is_absent_or_whole(tmp_path: Path, death: str, operation: str) -> None:
@@ -34,7 +35,8 @@ def test_the_output_is_absent_or_whole(tmp_path: Path, death: str, operation: st
 def test_a_living_build_of_another_process_is_left_alone(tmp_path: Path) -> None:
     words = (
         "import sys; from pathlib import Path; from anyport.bundle import Staging\n"
-        "s = Staging.open(Path(sys.argv[1])); (s.folder / 'half').write_text('x'); print('ready', flush=True); input()"
+        "staging = Staging.open(Path(sys.argv[1])); (staging.folder / 'half').write_text('x')\n"
+        "print('ready', flush=True); input()"
     )
     command = [sys.executable, "-c", words, str(tmp_path / "out")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as living:

@@ -7,7 +7,7 @@ import os
 import resource
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,7 +27,7 @@ def put(path: Path, header: object, n_data: int, length: int | None = None) -> P
     return path
 
 
-def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[str, Any]:
+def entry(dtype: object = "F32", shape: object = (2,), offsets: object = (0, 8)) -> dict[str, object]:
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
@@ -137,7 +137,8 @@ def test_a_large_header_takes_no_memory(tmp_path: Path) -> None:
         opened.write((1 << 36).to_bytes(8, "little"))
         opened.truncate(1 << 37)  # a hole of 128 GB
     words = (
-        "import sys; from pathlib import Path; from anyport.bundle import read_header; from anyport.errors import BundleError\n"
+        "import sys; from pathlib import Path\n"
+        "from anyport.bundle import read_header; from anyport.errors import BundleError\n"
         "try: read_header(Path(sys.argv[1]))\nexcept BundleError as err: print(err.what)"
     )
     done = subprocess.run(
@@ -146,7 +147,7 @@ def test_a_large_header_takes_no_memory(tmp_path: Path) -> None:
         text=True,
         check=True,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)),  # noqa: PLW1509 - one thread
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)),
     )
     assert done.stdout.strip() == (
         f"'x' is no safetensors file: its header has {1 << 36} bytes, at most {MAX_HEADER_BYTES} are read"

@@ -1,4 +1,4 @@
-"""A small bundle with everything that a bundle can have; its graphs are no ONNX, since no one runs them here."""
+"""A small bundle with everything that a bundle can have; its graph is no ONNX, since no one runs it here."""
 
 from __future__ import annotations
 

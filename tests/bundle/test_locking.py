@@ -14,7 +14,10 @@ from anyport.bundle.locking import try_lock
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LOCK = "import os,sys; from anyport.bundle.locking import try_lock; print(try_lock(os.open(sys.argv[1], os.O_RDWR), if_unsupported=True))"
+_LOCK = (
+    "import os, sys; from anyport.bundle.locking import try_lock\n"
+    "print(try_lock(os.open(sys.argv[1], os.O_RDWR), if_unsupported=True))"
+)
 
 
 def lock_elsewhere(path: Path) -> str:

@@ -111,7 +111,7 @@ def sealed(*paths: str) -> Manifest:
     return msgspec.structs.replace(make_manifest(), files=files)
 
 
-def changed(path: str, value: Any) -> bytes:
+def changed(path: str, value: object) -> bytes:
     """Return the bytes of a manifest with one value changed; ``path`` is like ``model.name``."""
     tree = json.loads(encode_manifest(sealed()))
     place = tree
@@ -263,7 +263,7 @@ def test_other_json_has_no_format(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), [[float("inf")]], 2**70, object(), {1: 2}])
-def test_settings_that_json_cannot_hold_are_not_written(value: Any) -> None:
+def test_settings_that_json_cannot_hold_are_not_written(value: object) -> None:
     manifest = msgspec.structs.replace(sealed(), settings={"a": value})
     with pytest.raises(BundleError, match="^manifest.json "):
         encode_manifest(manifest)

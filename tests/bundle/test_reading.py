@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from anyport.bundle import open_bundle, pack, reading, seal_bundle
+from anyport.bundle.disk import digest_file
 from anyport.errors import BundleError, UsageError
 from tests.bundle.examples import PLACE, files_of, make_bundle, make_manifest
 
@@ -81,7 +82,6 @@ def test_digests_are_computed_once_and_again_after_a_touch(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    digest_file = reading.digest_file
 
     def spy(path: Path, size_bytes: int) -> str:
         seen.append(path.name)

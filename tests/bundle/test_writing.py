@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +10,7 @@ from anyport.errors import BundleError, UsageError
 from tests.bundle.examples import files_of, fill_folder, make_bundle, make_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -19,6 +19,12 @@ def build(output: Path, *, force: bool = False) -> None:
         fill_folder(staging.folder)
         seal_bundle(staging.folder, make_manifest())
         staging.commit()
+
+
+def build_and_die(output: Path, error: type[BaseException], *, force: bool = False) -> None:
+    with Staging.open(output, force=force) as staging:
+        fill_folder(staging.folder)
+        raise error
 
 
 def test_a_committed_folder_has_its_name_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -36,9 +42,8 @@ def test_without_commit_nothing_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
 def test_after_an_error_nothing_is_left(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), Staging.open(tmp_path / "m.port") as staging:
-        fill_folder(staging.folder)
-        raise error
+    with pytest.raises(error):
+        build_and_die(tmp_path / "m.port", error)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,9 +77,8 @@ def test_force_replaces_a_bundle(tmp_path: Path) -> None:
 def test_force_keeps_the_old_bundle_when_the_build_fails(tmp_path: Path) -> None:
     make_bundle(tmp_path / "m.port")
     before = files_of(tmp_path)
-    with pytest.raises(RuntimeError), Staging.open(tmp_path / "m.port", force=True) as staging:
-        fill_folder(staging.folder)
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        build_and_die(tmp_path / "m.port", RuntimeError, force=True)
     assert files_of(tmp_path) == before
 
 
@@ -150,9 +154,13 @@ def test_a_file_is_written_whole(tmp_path: Path) -> None:
 
 def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"old")
-    with pytest.raises(RuntimeError), staged_file(tmp_path / "x", force=True) as path:
-        path.write_bytes(b"half")
+
+    def die() -> Iterator[bytes]:
+        yield b"half"
         raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_file_atomically(tmp_path / "x", die(), force=True)
     assert files_of(tmp_path) == {"x": b"old"}
     (tmp_path / "folder").mkdir()
     with (
@@ -184,7 +192,7 @@ def test_what_reading_refuses_is_not_sealed(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="(?m)^the folder 'empty' is empty$"):
         seal_bundle(folder, make_manifest())
     (folder / "empty").rmdir()
-    os.symlink("SEAL", folder / "link")
+    (folder / "link").symlink_to("SEAL")
     with pytest.raises(BundleError, match="^'link' is a link"):
         seal_bundle(folder, make_manifest())
     assert not (folder / "SEAL").exists()

@@ -116,7 +116,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, action: object) -> None:
     module = type(sys)("planted")
     module.command = command  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "planted", module)
-    monkeypatch.setitem(VERBS, "planted", Verb("planted", "A test."))  # type: ignore[arg-type]
+    monkeypatch.setitem(VERBS, "planted", Verb("planted", "A test."))
 
 
 def raising(error: BaseException) -> object:

@@ -56,8 +56,10 @@ def test_options_of_the_task_stand_behind_the_bundle(shell: Shell, bundle: Path)
     found = shell("run", "--top", "2", bundle, "a.png")
     assert (found.code, found.err) == (
         2,
-        ("UsageError: '--top' is no option of 'anyport run' itself\n"
-        "  do:    put options of the task behind BUNDLE: anyport run BUNDLE INPUT… --top\n"),
+        (
+            "UsageError: '--top' is no option of 'anyport run' itself\n"
+            "  do:    put options of the task behind BUNDLE: anyport run BUNDLE INPUT… --top\n"
+        ),
     )
 
 

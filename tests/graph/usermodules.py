@@ -49,7 +49,7 @@ class ItemAsFactor(nn.Module):
 
 class ToList(nn.Module):
     def forward(self, x: Tensor, n: Tensor) -> Tensor:
-        parts = torch.split(x, n.tolist(), 1)  # type: ignore[no-untyped-call]  # LINE
+        parts = x.split(n.tolist(), 1)
         return torch.cat([part.mean(1, keepdim=True) for part in parts], 1)
 
 
@@ -169,7 +169,7 @@ class KeepsAnElement(State):
 
 class KeepsHalf(State):
     def forward(self, x: Tensor) -> Tensor:
-        _, right = self.state().view(2, 4).contiguous().chunk(2, 0)  # type: ignore[no-untyped-call]
+        _, right = self.state().view(2, 4).contiguous().chunk(2, 0)
         right.mul_(2)  # LINE
         return x + self.state()
 

@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+Form = tuple[int, "Sequence[int | str | None]"]  # an ONNX type and a shape
+
+
 @dataclass(frozen=True, slots=True)
 class Tensors:
     """Inputs and outputs of a small graph: name -> (ONNX type, shape)."""
 
-    inputs: Mapping[str, tuple[int, Sequence[int | str | None]]]
-    outputs: Mapping[str, tuple[int, Sequence[int | str | None]]]
+    inputs: Mapping[str, Form]
+    outputs: Mapping[str, Form]
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -65,13 +68,13 @@ def affine(path: Path, *, beside: str | None = None) -> Path:
         helper.make_node("Mul", ["x", "two"], ["twice"]),
         helper.make_node("Add", ["twice", "one"], ["y"]),
     ]
-    pair = (TensorProto.FLOAT, ["batch", 3])
+    pair: Form = (TensorProto.FLOAT, ["batch", 3])
     weights = {"two": np.full(3, 2, np.float32), "one": np.ones(3, np.float32)}
     return save(path, nodes, Tensors({"x": pair}, {"y": pair}, weights), beside=beside)
 
 
 def wide(path: Path, n_channels: int = 64) -> Path:
-    """Two convolutions with large values between them: float32[batch, 1, height, width] -> [batch, n, 1, 1]."""
+    """Two convolutions with large values between: float32[batch, 1, height, width] -> [batch, n, 1, 1]."""
     random = np.random.default_rng(0)
     weights = {
         "first": random.standard_normal((n_channels, 1, 3, 3)).astype(np.float32),
@@ -82,8 +85,8 @@ def wide(path: Path, n_channels: int = 64) -> Path:
         helper.make_node("Conv", ["a", "second"], ["b"], pads=[1, 1, 1, 1]),
         helper.make_node("GlobalAveragePool", ["b"], ["y"]),
     ]
-    image = (TensorProto.FLOAT, ["batch", 1, "height", "width"])
-    pooled = (TensorProto.FLOAT, ["batch", n_channels, 1, 1])
+    image: Form = (TensorProto.FLOAT, ["batch", 1, "height", "width"])
+    pooled: Form = (TensorProto.FLOAT, ["batch", n_channels, 1, 1])
     return save(path, nodes, Tensors({"x": image}, {"y": pooled}, weights))
 
 

@@ -100,7 +100,7 @@ def test_it_is_what_transformers_computes(shape: tuple[int, int], edge: int, res
     expected = processor(picture, return_tensors="np")["pixel_values"]
     form: dict[str, Any] = {"size": [edge, edge]}
     if edge < 384:
-        form: dict[str, Any] = {"size": None, "shortest_edge": int(edge / 0.875), "crop": [edge, edge]}
+        form = {"size": None, "shortest_edge": int(edge / 0.875), "crop": [edge, edge]}
     chosen = settings(
         **form, resample=resample, mean=list(processor.image_mean), std=list(processor.image_std)
     )

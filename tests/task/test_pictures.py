@@ -226,7 +226,7 @@ def test_other_arrays_are_refused(array: np.ndarray, shown: str) -> None:
 
 
 def test_other_objects_are_refused() -> None:
-    assert refusal(3).what == "a picture is a int"
+    assert refusal(3).what == "a picture is a int"  # type: ignore[arg-type]
 
 
 def test_damage_is_an_input_error_or_a_picture() -> None:

@@ -29,6 +29,7 @@ class BuildSettings:
         force: Replace an existing output.
         source_date_epoch: Seconds since 1970 that stand for the time of creation; ``None`` is now.
         command: The words the user typed, for the provenance.
+        show_command: What shows more of a failed verdict; it ends the message.
     """
 
     opset: int = DEFAULT_OPSET
@@ -40,6 +41,7 @@ class BuildSettings:
     force: bool = False
     source_date_epoch: int | None = None
     command: tuple[str, ...] = ()
+    show_command: str = "anyport build … --allow failed"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done, before anything is loaded."""

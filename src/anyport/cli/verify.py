@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,10 @@ def _verify_file(target: Path, chosen: dict[str, Any]) -> list[Any]:
         inputs=pairs(chosen["inputs"], "--input"),
         dims=pairs(chosen["dims"], "--dim"),
         arguments=toml_values(chosen["arguments"], "--argument"),
-        settings=settings_from(chosen | {"force": None}),
+        settings=replace(
+            settings_from(chosen | {"force": None}),
+            show_command=f"anyport verify {target} --against {chosen['against']}",
+        ),
     )
     return [verify_plain(request)]
 

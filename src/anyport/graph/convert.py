@@ -13,7 +13,7 @@ from anyport.errors import AxisError, ExportError, UsageError
 from anyport.graph.capture import quiet
 from anyport.graph.cures import apply_cures
 from anyport.graph.modulemap import ModuleMap, map_modules
-from anyport.source.adapter import PREFIX
+from anyport.graph.weightnames import name_transposed, rename, restore_names
 from anyport.source.lines import first_line, innermost, user_line
 
 if TYPE_CHECKING:
@@ -73,11 +73,12 @@ def convert(captured: Capture, part: Part, opset: int = DEFAULT_OPSET) -> Conver
         raise ExportError(
             f"opset {opset} was asked for and the exporter wrote {written}", do=f"--opset {written}"
         )
-    weight_names = _restore_weight_names(model, captured)
+    weight_names = restore_names(model, captured) | name_transposed(model, captured)
     _name_ends(model, part)
     check_axes(model, part)
     _check_inputs_used(model, part)
     cures = apply_cures(model)
+    _drop_unused(model)
     return Converted(model, map_modules(model), weight_names, cures)
 
 
@@ -117,28 +118,11 @@ def _untranslated_line(text: str, error: BaseException, captured: Capture) -> st
     return None
 
 
-def _restore_weight_names(model: ir.Model, captured: Capture) -> frozenset[str]:
-    """Call the weights what the module calls them, and return those names."""
-    known = {*captured.program.state_dict, *captured.program.constants}
-    weight_names = set()
+def _drop_unused(model: ir.Model) -> None:
+    """Remove initializers that nothing reads: runtimes warn about them."""
     for name, value in list(model.graph.initializers.items()):
-        own = name.removeprefix(PREFIX)
-        if own != name and own not in model.graph.initializers:
-            _rename(model, value, own)
-        if name in known:
-            weight_names.add(value.name or name)
-    return frozenset(weight_names)
-
-
-def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
-    if value.name is not None and value.name in model.graph.initializers:
-        model.graph.initializers.pop(value.name)
-        value.name = name
-        if value.const_value is not None:
-            value.const_value.name = name
-        model.graph.initializers[name] = value
-    else:
-        value.name = name
+        if not value.uses() and not value.is_graph_output():
+            del model.graph.initializers[name]
 
 
 def _name_ends(model: ir.Model, part: Part) -> None:
@@ -157,7 +141,7 @@ def _name_ends(model: ir.Model, part: Part) -> None:
     taken = {v.name for v in _all_values(model)}
     for value in _all_values(model):
         if value.name in wanted and not any(value is end for end in ends):
-            _rename(model, value, _free_name(f"{value.name}_inner", taken | wanted))
+            rename(model, value, _free_name(f"{value.name}_inner", taken | wanted))
     for place, end in enumerate(ends):
         end.name = f"__end_{place}"  # so that two ends may swap their names
     for end, spec in zip(ends, specs, strict=True):

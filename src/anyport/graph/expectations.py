@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anyport.graph.capture import quiet
+from anyport.graph.tensorbits import array_of
 from anyport.source.adapter import PREFIX
 from anyport.verify import Expected
 
@@ -35,7 +36,7 @@ def expected_weights(program: ExportedProgram) -> tuple[Expected, ...]:
     expected = [
         Expected(
             name=name,
-            load=partial(_array, value),
+            load=partial(array_of, value),
             kind=kind if node in live else "unused",
         )
         for node, (name, value, kind) in tensors.items()
@@ -43,7 +44,7 @@ def expected_weights(program: ExportedProgram) -> tuple[Expected, ...]:
     seen = {name for name, _, _ in tensors.values()}
     state = {name.removeprefix(PREFIX): value for name, value in program.state_dict.items()}
     expected += [
-        Expected(name=name, load=partial(_array, value), kind="unused")
+        Expected(name=name, load=partial(array_of, value), kind="unused")
         for name, value in state.items()
         if name not in seen and isinstance(value, Tensor)
     ]
@@ -80,14 +81,6 @@ def _weights_by_node(program: ExportedProgram) -> dict[str, tuple[str, Tensor, A
             if isinstance(value, Tensor):
                 found[node] = (target.removeprefix(PREFIX), value, kind)
     return found
-
-
-def _array(value: Tensor) -> np.ndarray:
-    value = value.detach().to("cpu").contiguous()
-    if value.dtype == torch.bfloat16:
-        return value.view(torch.uint16).numpy()
-    array: np.ndarray = value.numpy()
-    return array
 
 
 class _Constants:
@@ -145,7 +138,7 @@ class _Constants:
             )
 
     def _load(self, node: Node) -> np.ndarray:
-        return _array(self.value(node))
+        return array_of(self.value(node))
 
 
 def _n_elements(shape: Any) -> int:
@@ -211,7 +204,7 @@ class _Fold:
 
     def scale(self) -> np.ndarray:
         """float32[channels]."""
-        return _array(self._scale().float())
+        return array_of(self._scale().float())
 
     def shift(self) -> np.ndarray:
         """float32[channels]."""
@@ -222,7 +215,7 @@ class _Fold:
         beta, mean = self._value(1), self._constants.value(self._statistics[2]).double()
         before = 0.0 if bias is None else self._constants.value(bias).double()
         shift = (before - mean) * self._scale()
-        return _array((shift if beta is None else shift + beta).float())
+        return array_of((shift if beta is None else shift + beta).float())
 
     def weight(self, weight: Any, *, transposed: bool) -> np.ndarray:
         """float32[channels, ...]: the weight of the convolution after the fold."""
@@ -230,4 +223,4 @@ class _Fold:
         axis = 1 if transposed else 0
         shape = [1] * value.ndim
         shape[axis] = -1
-        return _array((value * self._scale().reshape(shape)).float())
+        return array_of((value * self._scale().reshape(shape)).float())

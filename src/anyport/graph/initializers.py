@@ -45,12 +45,20 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def _lazy(tensor: TensorProto, folder: Path) -> LazyArray:
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    # numpy has no bfloat16 of its own: its bits stand for it, as in the expectations
+    dtype = "uint16" if dtype == "bfloat16" else dtype
     return LazyArray(tuple(tensor.dims), dtype, partial(_load, tensor, folder))
 
 
 def _load(tensor: TensorProto, folder: Path) -> np.ndarray:
     if tensor.data_location != TensorProto.EXTERNAL:
-        return np.asarray(numpy_helper.to_array(tensor))
+        array = np.asarray(numpy_helper.to_array(tensor))
+    else:
+        array = _map_external(tensor, folder)
+    return array.view(np.uint16) if str(array.dtype) == "bfloat16" else array
+
+
+def _map_external(tensor: TensorProto, folder: Path) -> np.ndarray:
     place = {entry.key: entry.value for entry in tensor.external_data}
     file = (folder / place["location"]).resolve()
     if not file.is_relative_to(folder.resolve()):
@@ -63,6 +71,5 @@ def _load(tensor: TensorProto, folder: Path) -> np.ndarray:
             f"weight '{tensor.name}' ends at byte {offset + size_bytes}, '{file.name}' has "
             f"{file.stat().st_size}: the file is cut short"
         )
-    return np.asarray(np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape or (1,))).reshape(
-        shape
-    )
+    mapped = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape or (1,))
+    return np.asarray(mapped).reshape(shape)

@@ -94,7 +94,7 @@ def _shares_memory(view: Node, whole: Node) -> bool:
     one, other = view.meta.get("val"), whole.meta.get("val")
     if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
         return True
-    return one.untyped_storage()._cdata == other.untyped_storage()._cdata  # noqa: SLF001 -- no public way
+    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)  # noqa: SLF001 -- no public way
 
 
 def _check_inputs_read(program: ExportedProgram, part: Part) -> None:
