@@ -227,7 +227,8 @@ REFUSED = [
     (
         "files/0/sha256",
         "A" * 64,
-        "manifest.json is not understood: Expected `str` matching regex '^[0-9a-f]{64}$' - at `$.files[0].sha256`",
+        "manifest.json is not understood: "
+        "Expected `str` matching regex '^[0-9a-f]{64}$' - at `$.files[0].sha256`",
     ),
     (
         "files/0/size_bytes",
@@ -240,7 +241,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("path", "value", "text"), REFUSED, ids=[f"{path}={value!r:.20}" for path, value, _ in REFUSED]
 )
-def test_a_wrong_manifest_is_refused(path: str, value: Any, text: str) -> None:
+def test_a_wrong_manifest_is_refused(path: str, value: object, text: str) -> None:
     with pytest.raises(BundleError) as caught:
         decode_manifest(changed(path, value), "here")
     assert caught.value.what == text
