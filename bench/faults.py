@@ -64,11 +64,11 @@ def _overwrite(path: Path, entry: TensorEntry, array: np.ndarray) -> None:
 
 
 def weight_names(folder: Path) -> list[str]:
-    """Choose twenty float weights of different size and place, embeddings and norms among them."""
+    """Choose twenty of the float weights, by a seed; embeddings, norms and biases are among them."""
     header = read_header(folder / WEIGHTS)
     floats = sorted(name for name, entry in header.items() if entry.dtype == "F32")
-    places = np.linspace(0, len(floats) - 1, N_WEIGHTS).round().astype(int)
-    return [floats[place] for place in dict.fromkeys(places.tolist())]
+    chosen = np.random.default_rng(0).choice(len(floats), N_WEIGHTS, replace=False)
+    return [floats[place] for place in sorted(chosen.tolist())]
 
 
 def zero_largest(folder: Path, name: str) -> str:
@@ -171,7 +171,7 @@ def zero_head(model: ModelProto) -> str:
         for node in model.graph.node
         if node.op_type == "MatMul" and _comes_from(node.input[0], softmax, producers)
     )
-    mask = numpy_helper.from_array(np.float32([0.0, 1.0]).reshape(1, 2, 1, 1), "head_mask")
+    mask = numpy_helper.from_array(np.array([0.0, 1.0], np.float32).reshape(1, 2, 1, 1), "head_mask")
     model.graph.initializer.append(mask)
     old, new = attended.output[0], f"{attended.output[0]}_heads"
     for node in model.graph.node:
@@ -214,7 +214,8 @@ def initializer_of(folder: Path, op_type: str, after: str, n_before: tuple[str, 
     for node in model.graph.node:
         if node.op_type != op_type or node.input[1] not in weights:
             continue
-        kinds, value = [], node.input[0]
+        kinds: list[str] = []
+        value = node.input[0]
         while value in producers and len(kinds) < 1 + len(n_before):
             kinds.append(producers[value].op_type)
             value = producers[value].input[0]

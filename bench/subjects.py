@@ -6,10 +6,10 @@ Nothing is downloaded: every network is made from a configuration and a seed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-import transformers as hf
 from torch import Tensor, nn
 
 from anyport.recipe import Part
@@ -17,6 +17,8 @@ from anyport.tensors import Signature, dim, tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+hf: Final[Any] = import_module("transformers")  # typed in part only, and nothing here depends on it
 
 BATCH: Final = {"batch": "1..8"}
 TEXT: Final = BATCH | {"sequence": "1..40"}
@@ -105,60 +107,70 @@ def _picture_config(name: str, **more: Any) -> Any:  # noqa: ANN401 -- a configu
     return getattr(hf, name)(**({"image_size": 32, "patch_size": 8} | _SMALL | more))
 
 
+def _network(name: str, config: Any) -> nn.Module:  # noqa: ANN401 -- a configuration of any class
+    module: nn.Module = getattr(hf, name)(config)
+    return module
+
+
 def _convnext() -> nn.Module:
-    return hf.ConvNextModel(
-        hf.ConvNextConfig(hidden_sizes=[16, 24, 32, 48], depths=[1, 1, 2, 1], layer_scale_init_value=0.1)
+    return _network(
+        "ConvNextModel",
+        hf.ConvNextConfig(hidden_sizes=[16, 24, 32, 48], depths=[1, 1, 2, 1], layer_scale_init_value=0.1),
     )
 
 
 def _dpt() -> nn.Module:
     necks = {"backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8, 16, 24, 24]}
     factors = {"fusion_hidden_size": 16, "reassemble_factors": [4, 2, 1, 0.5]}
-    return hf.DPTForDepthEstimation(_picture_config("DPTConfig", **necks, **factors, num_hidden_layers=4))
+    return _network(
+        "DPTForDepthEstimation", _picture_config("DPTConfig", **necks, **factors, num_hidden_layers=4)
+    )
 
 
 def _gpt2() -> nn.Module:
-    return hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=200, n_positions=64, n_embd=32, n_layer=2, n_head=2))
+    return _network(
+        "GPT2LMHeadModel", hf.GPT2Config(vocab_size=200, n_positions=64, n_embd=32, n_layer=2, n_head=2)
+    )
 
 
 def _resnet() -> nn.Module:
     sizes = {"embedding_size": 16, "hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 2, 1]}
-    return hf.ResNetForImageClassification(hf.ResNetConfig(**sizes, num_labels=10))
+    return _network("ResNetForImageClassification", hf.ResNetConfig(**sizes, num_labels=10))
 
 
 def _regnet() -> nn.Module:
     sizes = {"embedding_size": 16, "hidden_sizes": [16, 32, 32, 64], "depths": [1, 1, 2, 1]}
-    return hf.RegNetModel(hf.RegNetConfig(**sizes, groups_width=8))
+    return _network("RegNetModel", hf.RegNetConfig(**sizes, groups_width=8))
 
 
 def _segformer() -> nn.Module:
     sizes = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 3, 4]}
-    return hf.SegformerForSemanticSegmentation(
-        hf.SegformerConfig(**sizes, decoder_hidden_size=32, num_labels=5)
+    return _network(
+        "SegformerForSemanticSegmentation", hf.SegformerConfig(**sizes, decoder_hidden_size=32, num_labels=5)
     )
 
 
 def _swin() -> nn.Module:
     sizes = {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
-    return hf.SwinModel(hf.SwinConfig(image_size=32, patch_size=2, **sizes))
+    return _network("SwinModel", hf.SwinConfig(image_size=32, patch_size=2, **sizes))
 
 
 def _swin2sr() -> nn.Module:
     sizes = {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 2], "window_size": 4}
-    return hf.Swin2SRForImageSuperResolution(hf.Swin2SRConfig(image_size=16, **sizes, upscale=2))
+    return _network("Swin2SRForImageSuperResolution", hf.Swin2SRConfig(image_size=16, **sizes, upscale=2))
 
 
 def _t5() -> nn.Module:
-    return hf.T5EncoderModel(
-        hf.T5Config(vocab_size=200, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
+    return _network(
+        "T5EncoderModel", hf.T5Config(vocab_size=200, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
     )
 
 
 def _wav2vec2() -> nn.Module:
     convolutions = {"conv_dim": (16, 16, 16), "conv_stride": (5, 2, 2), "conv_kernel": (10, 3, 3)}
     positions = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
-    return hf.Wav2Vec2Model(
-        hf.Wav2Vec2Config(num_feat_extract_layers=3, **convolutions, **positions, **_SMALL)
+    return _network(
+        "Wav2Vec2Model", hf.Wav2Vec2Config(num_feat_extract_layers=3, **convolutions, **positions, **_SMALL)
     )
 
 
@@ -170,14 +182,16 @@ def clean_subjects() -> tuple[Subject, ...]:
     return (
         Subject(
             "bert",
-            lambda: seeded(lambda: hf.BertModel(_text_config("BertConfig"))),
+            lambda: seeded(lambda: _network("BertModel", _text_config("BertConfig"))),
             MASKED_IDS,
             HIDDEN | POOLED,
             TEXT,
         ),
         Subject(
             "clip-text",
-            lambda: seeded(lambda: hf.CLIPTextModel(_text_config("CLIPTextConfig", eos_token_id=199))),
+            lambda: seeded(
+                lambda: _network("CLIPTextModel", _text_config("CLIPTextConfig", eos_token_id=199))
+            ),
             MASKED_IDS,
             HIDDEN | POOLED,
             TEXT,
@@ -206,7 +220,9 @@ def clean_subjects() -> tuple[Subject, ...]:
         ),
         Subject(
             "llama",
-            lambda: seeded(lambda: hf.LlamaForCausalLM(_text_config("LlamaConfig", num_key_value_heads=1))),
+            lambda: seeded(
+                lambda: _network("LlamaForCausalLM", _text_config("LlamaConfig", num_key_value_heads=1))
+            ),
             IDS,
             {"logits": "float32[batch, sequence, 200]"},
             TEXT,
@@ -245,7 +261,9 @@ def clean_subjects() -> tuple[Subject, ...]:
         Subject("t5-encoder", lambda: seeded(_t5), MASKED_IDS, HIDDEN, TEXT),
         Subject(
             "vit",
-            lambda: seeded(lambda: hf.ViTForImageClassification(_picture_config("ViTConfig", num_labels=10))),
+            lambda: seeded(
+                lambda: _network("ViTForImageClassification", _picture_config("ViTConfig", num_labels=10))
+            ),
             FIXED_PIXELS,
             {"logits": "float32[batch, 10]"},
             BATCH,
@@ -273,12 +291,12 @@ def encoder() -> nn.Module:
     Its weights are spread ten times wider than a fresh BERT's, so that attention and Gelu leave the part
     around zero where every form of them is the same: as in a trained network, and unlike `faint_encoder`.
     """
-    return stirred(seeded(lambda: hf.BertModel(_encoder_config(initializer_range=0.2))))
+    return stirred(seeded(lambda: _network("BertModel", _encoder_config(initializer_range=0.2))))
 
 
 def faint_encoder() -> nn.Module:
-    """Make the same encoder with the weights that transformers draws: what enters its Gelu stays near zero."""
-    return stirred(seeded(lambda: hf.BertModel(_encoder_config())))
+    """Make the same encoder with the weights that transformers draws: its Gelu sees little but zeros."""
+    return stirred(seeded(lambda: _network("BertModel", _encoder_config())))
 
 
 def _encoder_config(**more: float) -> Any:  # noqa: ANN401 -- as `_text_config`
@@ -286,8 +304,8 @@ def _encoder_config(**more: float) -> Any:  # noqa: ANN401 -- as `_text_config`
 
 
 def _vision() -> nn.Module:
-    config = _picture_config("ViTConfig", num_labels=10, layer_norm_eps=1e-5)
-    return stirred(seeded(lambda: hf.ViTForImageClassification(config)))
+    config = _picture_config("ViTConfig", num_labels=10, layer_norm_eps=1e-5, initializer_range=0.1)
+    return stirred(seeded(lambda: _network("ViTForImageClassification", config)))
 
 
 class _Dense(nn.Module):
@@ -367,7 +385,7 @@ def _mobilevit() -> nn.Module:
     widths = {"hidden_sizes": [24, 32, 40], "neck_hidden_sizes": [8, 16, 16, 24, 24, 32, 96]}
     torch.manual_seed(0)
     config = hf.MobileViTConfig(image_size=64, num_attention_heads=2, **widths)
-    return hf.MobileViTModel(config).eval()
+    return _network("MobileViTModel", config).eval()
 
 
 def silent_subjects() -> tuple[Subject, ...]:

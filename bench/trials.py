@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-from faults import GELU_TANH, MODEL, WEIGHTS_ONLY, Fault, planted_faults, weight_names, zero_largest
-from subjects import DENSE, ENCODER, FAINT, VISION, Subject, clean_subjects, encoder, silent_subjects
 
 from anyport.build import BuildPlan, BuildSettings, VerifyRequest, build, describe, verify_plain
 from anyport.build.proving import sweep_settings, verify_part
@@ -24,6 +22,8 @@ from anyport.graph.storing import Graph, StoreOptions, store
 from anyport.runtime import open_session
 from anyport.source import TorchReference
 from anyport.verify import Status, Verdict, plan_cases, verify_bundle
+from faults import GELU_TANH, MODEL, WEIGHTS_ONLY, Fault, planted_faults, weight_names, zero_largest
+from subjects import DENSE, ENCODER, FAINT, VISION, Subject, clean_subjects, encoder, silent_subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -205,14 +205,14 @@ def limits(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[Row]:
     shutil.copytree(exported.graph.path.parent, folder / "damaged")
     where = GELU_TANH(folder / "damaged")
     verdict = exported.verdict(folder / "damaged")
-    cells = {"fault": "gelu-faint", **legs_of(verdict), "message, place": f"{message_of(verdict)}  [{where}]"}
+    cells = {"fault": "gelu-faint", "planted": where, **legs_of(verdict), "message": message_of(verdict)}
     yield Row("gelu-faint", cells, _unlike(verdict, Status.PASS))
 
 
 def _no_fault_row(exported: Exported) -> Row:
     """Expect a pass before anything is planted: a fault found in a flagged graph would prove nothing."""
     verdict, name = exported.verdict(), exported.part.name
-    cells = {"fault": f"(none: {name})", **legs_of(verdict), "message, place": "unchanged export"}
+    cells = {"fault": f"(none: {name})", "planted": "-", **legs_of(verdict), "message": ""}
     return Row(name, cells, _unlike(verdict, Status.PASS))
 
 
@@ -222,7 +222,7 @@ def _fault_row(fault: Fault, exported: Exported, folder: Path) -> Row:
     verdict = exported.verdict(folder)
     seen = {leg.name for leg in verdict.legs if leg.status is Status.FAIL}
     missing = sorted(fault.legs - seen)
-    cells = {"fault": fault.name, **legs_of(verdict), "message, place": f"{message_of(verdict)}  [{where}]"}
+    cells = {"fault": fault.name, "planted": where, **legs_of(verdict), "message": message_of(verdict)}
     return Row(fault.name, cells, f"not seen by {', '.join(missing)}" if missing else "")
 
 
@@ -241,7 +241,7 @@ def silent(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[Row]:
 
 
 def padded(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[Row]:
-    """Verify exports of one masked encoder: torch's own, which is wrong on a fully padded row, and anyport's."""
+    """Verify exports of one masked encoder: torch's own, wrong on a fully padded row, and anyport's."""
     if is_wanted("padded-stock"):
         model = folder / "stock" / "encoder.onnx"
         model.parent.mkdir(parents=True)

@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
-import transformers
-import trials
-from machine import this_machine
 
+import trials
 from anyport.verify import MAX_ABS_MULTIPLE, RMS_MULTIPLE
+from machine import this_machine
+from subjects import hf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from trials import Row
 
-_WIDEST: Final = 120  # of a cell
+_WIDEST: Final = 88  # of a cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +102,20 @@ def summary(found: dict[str, list[Row]]) -> str:
     if "zeroed" in found:
         planted = [row for row in found["zeroed"] if row.name.startswith("zero-largest")]
         seen = {leg: sum("FAIL" in row.cells[leg] for row in planted) for leg in ("values", "weights")}
-        lines.append(
-            f"of {len(planted)} zeroed elements the values saw {seen['values']}, the weights {seen['weights']}"
-        )
+        text = f"the values saw {seen['values']}, the weights {seen['weights']}"
+        lines.append(f"of {len(planted)} zeroed elements {text}")
     rows = [row for group in found.values() for row in group]
     lines += [f"!! {row.name}: {row.problem}" for row in rows if row.problem]
     n_right = sum(not row.problem for row in rows)
     return "\n".join([*lines, f"{n_right} of {len(rows)} rows are as they must be"])
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _say_nothing(_text: str) -> None:
+    """A JSON object stands alone."""
 
 
 def main() -> None:
@@ -118,9 +125,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
+    hf.logging.set_verbosity_error()
     started_s = time.monotonic()
-    show = (lambda _text: None) if chosen.json else (lambda text: print(text, flush=True))
+    show = _say_nothing if chosen.json else _say
     show(str(this_machine()))
     show(f"allowed: {MAX_ABS_MULTIPLE:g} floors in the largest error, {RMS_MULTIPLE:g} in the RMS error")
     found = run(frozenset(chosen.only), show)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
 from anyport import errors
-from anyport.errors import AnyportError, MismatchError, MissingExtraError, did_you_mean
+from anyport.errors import AnyportError, MismatchError, MissingExtraError, did_you_mean, require
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_an_error_says_what_where_and_what_to_do() -> None:
@@ -53,3 +57,23 @@ def test_the_drawing_is_the_tree() -> None:
 )
 def test_did_you_mean(word: str, known: list[str], expected: str) -> None:
     assert did_you_mean(word, known) == expected
+
+
+def test_require_imports_what_is_there() -> None:
+    assert require("json", extra="view", step="a test").__name__ == "json"
+
+
+@pytest.mark.parametrize("package", ["no_such_package", "no_such_package.inside"])
+def test_require_names_the_extra(package: str) -> None:
+    with pytest.raises(MissingExtraError) as caught:
+        require(package, extra="view", step="a test")
+    assert str(caught.value) == (
+        f"a test needs the package '{package}', which is not installed\n  do:    pip install 'anyport[view]'"
+    )
+
+
+def test_require_lets_a_broken_package_speak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_package.py").write_text("import no_such_package", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'no_such_package'"):
+        require("broken_package", extra="view", step="a test")

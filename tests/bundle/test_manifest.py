@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -159,6 +159,7 @@ def test_a_part_gives_its_tensors() -> None:
     assert str(part.dim_ranges()["batch"]) == "1..64"
 
 
+NOT_UNDERSTOOD = "manifest.json is not understood: "
 REFUSED = [
     ("format", FORMAT + 1, "the bundle has format 2, this anyport reads format 1"),
     ("format", 0, "manifest.json has no format number"),
@@ -227,8 +228,7 @@ REFUSED = [
     (
         "files/0/sha256",
         "A" * 64,
-        "manifest.json is not understood: "
-        "Expected `str` matching regex '^[0-9a-f]{64}$' - at `$.files[0].sha256`",
+        NOT_UNDERSTOOD + "Expected `str` matching regex '^[0-9a-f]{64}$' - at `$.files[0].sha256`",
     ),
     (
         "files/0/size_bytes",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,13 +18,11 @@ from anyport.bundle import (
     write_proof,
 )
 from anyport.bundle.proof import _fits
-from anyport.cases import Constant, Normal, Stored, Uniform
+from anyport.cases import Constant, Normal, Padding, Stored, Uniform, make_array
 from anyport.errors import BundleError
 from tests.bundle.examples import make_bundle, make_manifest, make_proof
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anyport.bundle import Proof, ProofCase
 
 
@@ -127,6 +127,28 @@ def test_whole_types_take_whole_ranges() -> None:
     assert _fits(1.0, "bool")
     assert not _fits(2.0, "bool")
     assert not _fits(float("inf"), "float64")
+
+
+def test_the_generators_of_the_specification_are_ours() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "bundle.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    spec: dict[str, Any] = {}
+    exec(block, spec)  # noqa: S102 - our own page; its assertions are half of the test
+    shape = (2, 3)
+    for seed in (0, 7, 2**63 + 5):
+        normal = make_array(Normal(seed, 1.5), shape, "float64").ravel()
+        assert normal.tolist() == [spec["normal"](seed, i, 1.5) for i in range(6)]
+        whole = make_array(Uniform(seed, -5, 9), shape, "int32").ravel()
+        assert whole.tolist() == [-5 + spec["word"](seed, i) % 15 for i in range(6)]
+        real = make_array(Uniform(seed, -5, 9), shape, "float64").ravel()
+        assert real.tolist() == [-5 + spec["unit"](seed, i) * 14 for i in range(6)]
+        rows = make_array(Padding(seed, left=True), (3, 4), "int64")
+        assert rows.tolist() == [
+            [0] * (3 - n) + [1] * (1 + n) for n in (spec["word"](seed, i) % 4 for i in range(3))
+        ]
+    words = [f"0x{word:08x}" for word in make_array(Normal(7), (3,), "float32").view(np.uint32)]
+    words += [f"0x{word:08x}" for word in make_array(Uniform(7, -1, 1), (3,), "float32").view(np.uint32)]
+    assert all(f"`{' '.join(words[n : n + 3])}`" in text.replace("\n", " ") for n in (0, 3))
 
 
 def test_other_parts_and_double_names_are_refused(tmp_path: Path) -> None:

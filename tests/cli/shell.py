@@ -21,7 +21,7 @@ class Outcome:
     err: str
 
     @property
-    def record(self) -> Any:  # noqa: ANN401 -- JSON
+    def record(self) -> Any:
         """The one JSON document of standard output."""
         return json.loads(self.out)
 

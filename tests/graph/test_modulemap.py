@@ -39,6 +39,9 @@ def test_a_transformer_block_is_mapped_wholly() -> None:
     lines = Path(__file__).with_name("exports.py").read_text(encoding="utf-8").splitlines()
     for node in nodes:
         origin = origins[str(node.outputs[0].name)]
+        if node.op_type == "Split":  # made by the optimizer, which keeps no notes: placed by its neighbours
+            assert re.fullmatch(r"blocks\.[01]", origin.module)
+            continue
         place, _, code = origin.line.partition(": ")
         name, number = place.split(":")
         assert name == "exports.py", origin

@@ -249,7 +249,7 @@ class ModeOption(nn.Module):
 
 class Triple(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004, ANN401 -- the interface of torch
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004 -- the interface of torch
         return x.clone().mul_(3)
 
 

@@ -200,12 +200,12 @@ FLAT: list[tuple[str, Any, list[str]]] = [
 
 
 @pytest.mark.parametrize(("answer", "names"), [row[1:] for row in FLAT], ids=[row[0] for row in FLAT])
-def test_every_tensor_of_an_answer_has_a_name(answer: Any, names: list[str]) -> None:  # noqa: ANN401 -- any answer
+def test_every_tensor_of_an_answer_has_a_name(answer: Any, names: list[str]) -> None:
     assert list(flatten_output(answer)) == names
 
 
 @pytest.mark.parametrize("answer", [row[1] for row in FLAT], ids=[row[0] for row in FLAT])
-def test_names_choose_and_order_the_outputs(answer: Any) -> None:  # noqa: ANN401 -- any answer
+def test_names_choose_and_order_the_outputs(answer: Any) -> None:
     flat = flatten_output(answer)
     if all(name.isdigit() for name in flat):
         chosen = select_outputs(answer, [f"any_{name}" for name in flat])
@@ -228,7 +228,7 @@ def test_names_choose_and_order_the_outputs(answer: Any) -> None:  # noqa: ANN40
         ("words", ["a"], "the model returns a str at 'output', not a tensor"),
     ],
 )
-def test_answers_that_are_not_what_was_declared(answer: Any, names: list[str], text: str) -> None:  # noqa: ANN401 -- any answer
+def test_answers_that_are_not_what_was_declared(answer: Any, names: list[str], text: str) -> None:
     with pytest.raises(SourceError, match=re.escape(text)):
         select_outputs(answer, names)
 

@@ -13,7 +13,7 @@ from anyport.task.picture_settings import PictureSettings, fit_picture, pixel_va
 from anyport.task.pictures import read_picture
 
 
-def settings(**chosen: Any) -> PictureSettings:  # noqa: ANN401 -- right and wrong ones
+def settings(**chosen: Any) -> PictureSettings:
     found = PictureSettings(**({"size": [2, 2]} | chosen))
     found.check()
     return found

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)  # 2 wide, 1 high
 
 
-def written(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:  # noqa: ANN401 -- Pillow's own
+def written(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
     content = io.BytesIO()
     image.save(content, kind, **settings)
     return content.getvalue()

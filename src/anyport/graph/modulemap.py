@@ -7,6 +7,7 @@ and the graph itself is cleaned: torch writes stack traces with absolute paths i
 from __future__ import annotations
 
 import ast
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -52,9 +53,10 @@ class ModuleMap(msgspec.Struct, frozen=True):
 
 def map_modules(model: ir.Model) -> ModuleMap:
     """Read the origins out of the nodes' metadata, and clear that metadata."""
+    known = {node: _origin(node.metadata_props) for node in model.graph.all_nodes() if node.metadata_props}
     values: dict[str, Origin] = {}
     for node in model.graph.all_nodes():
-        origin = _origin(node.metadata_props)
+        origin = known[node] if node in known else _between(node, known)
         for value in node.outputs:
             if value.name and origin != Origin():
                 values[value.name] = origin
@@ -62,6 +64,15 @@ def map_modules(model: ir.Model) -> ModuleMap:
         node.doc_string = None
     _clear(model)
     return ModuleMap(values)
+
+
+def _between(node: ir.Node, known: Mapping[ir.Node, Origin]) -> Origin:
+    """Place a node that the optimizer made: in the innermost module that holds all its neighbours."""
+    around = [value.producer() for value in node.inputs if value is not None]
+    around += [user for value in node.outputs for user, _ in value.uses()]
+    paths = [known[other].module.split(".") for other in around if other is not None and other in known]
+    common = takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))
+    return Origin(".".join(names[0] for names in common))
 
 
 def _origin(metadata: Mapping[str, str]) -> Origin:

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+
+from anyport.build.card import model_card
+from anyport.bundle import FORMAT, Manifest, ModelFacts, PartEntry, Provenance
+
+
+def manifest(**facts: str) -> Manifest:
+    return Manifest(
+        format=FORMAT,
+        model=ModelFacts(name="m", version="1.0.0", **facts),
+        task="classify",
+        settings={},
+        parts={"network": PartEntry({"x": "float32[n]"}, {"y": "float32[n]"}, {"n": "1..4"})},
+        variants={},
+        default_variant="fp32",
+        provenance=Provenance("model.py:load", "anyport build", {"torch": "2.13.0"}, "x86_64", "3.11"),
+        files=[],
+    )
+
+
+def test_the_front_matter_is_yaml_whatever_the_words() -> None:
+    author = 'Ann: "the one" — #1'
+    lines = model_card(manifest(author=author, license="MIT"), ["good"]).splitlines()
+    front = lines[1 : lines.index("---", 1)]
+    entries = {key: json.loads(value) for key, _, value in (line.partition(": ") for line in front)}
+    assert entries["author"] == author
+    assert entries["tags"] == ["anyport", "onnx", "classify"]
+    assert "trained_at" not in entries
+
+
+def test_the_card_shows_tensors_proof_and_packages() -> None:
+    text = model_card(manifest(description="Reads."), ["`network`: fine"])
+    for line in (
+        "# m 1.0.0",
+        "Reads.",
+        "| `x` | input | `float32[n]` |",
+        "- `network`: fine",
+        "| torch | 2.13.0 |",
+    ):
+        assert line in text.splitlines()

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.build.building import ZOO
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.shell import Shell
+
+MODEL = (
+    f"{ZOO}/zoo.py:scores_and_choice",
+    "--input", "features=float32[batch, 12]",
+    "--output", "scores=float32[batch, 7]",
+    "--output", "best=int64[batch]",
+    "--dim", "batch=1..32",
+)  # fmt: skip
+
+
+def test_a_model_is_built_from_options_alone(shell: Shell, tmp_path: Path) -> None:
+    found = shell("build", *MODEL, "-o", tmp_path / "m.port", "--version", "2.0.0", "--max-cases", 8)
+    assert (found.code, found.err) == (0, "")
+    assert [line.split()[0] for line in found.out.splitlines()] == ["source", "export", "verify", "bundle"]
+    record = shell("inspect", tmp_path / "m.port", "--json").record
+    assert record["model"]["version"] == "2.0.0"
+    again = shell("build", *MODEL, "-o", tmp_path / "m.port")
+    assert again.code == 2
+    assert again.err.startswith("UsageError: 'm.port' exists already")
+
+
+def test_json_is_one_document_and_progress_goes_to_the_other_stream(shell: Shell, tmp_path: Path) -> None:
+    found = shell("build", *MODEL, "-o", tmp_path / "m.port", "--json", "--max-cases", 8)
+    assert found.record["verdicts"][0]["status"] == "PASS"
+    assert "  verify " in found.err
+
+
+def test_a_dry_run_writes_nothing(shell: Shell, tmp_path: Path) -> None:
+    found = shell("build", *MODEL, "-o", tmp_path / "m.port", "--dry-run")
+    assert (found.code, found.err) == (0, "")
+    assert found.out.startswith("source    ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--input", "x"), "UsageError: --input 'x' is not understood"),
+        (("--dim", "batch=1..2"), "UsageError: --dim names 'batch' twice"),
+        (("--opset", "7"), "UsageError: opset 7 cannot be written: 18..23 can"),
+        (("--task", "clasify"), "UsageError: there is no task 'clasify' (did you mean 'classify'?)"),
+        (("--version", "one"), "UsageError: version 'one' is no semantic version"),
+        (("--argument", "colour=red"), "SourceError: forward() has no parameter 'colour'"),
+        (("--allow", "everything"), "UsageError: Invalid value for '--allow'"),
+    ],
+)
+def test_wrong_words_are_refused(shell: Shell, tmp_path: Path, words: tuple[str, ...], text: str) -> None:
+    found = shell("build", *MODEL, "-o", tmp_path / "m.port", *words)
+    assert (found.code, found.out) == (2, "") or found.out.startswith("  source")
+    assert found.err.startswith(text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_undeclared_model_says_what_to_declare(shell: Shell, tmp_path: Path) -> None:
+    found = shell("build", MODEL[0], "-o", tmp_path / "m.port")
+    assert found.code == 2
+    assert "are not declared" in found.err
+    assert "--input 'x=float32[batch, 3, 224, 224]'" in found.err
+
+
+def test_a_model_that_is_refused_ends_with_1(shell: Shell, tmp_path: Path) -> None:
+    small = ("--input", "x=float32[n, 4]", "--output", "y=float32[n, 4]", "--dim", "n=1..4")
+    found = shell("build", f"{ZOO}/zoo.py:noise", *small, "-o", tmp_path / "m.port")
+    assert found.code == 1
+    assert found.err.startswith("RefusedModelError: part 'network' draws random numbers (randn)")
+    assert "zoo.py:" in found.err

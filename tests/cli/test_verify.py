@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.build.building import ZOO
+from tests.cli.test_build import MODEL
+from tests.runtime import networks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.shell import Shell
+
+
+def test_a_file_is_held_against_its_source(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    assert shell("export", *MODEL, "-o", path, "--max-cases", 8).code == 0
+    found = shell("verify", path, "--against", MODEL[0], "--max-cases", 8)
+    assert (found.code, found.err) == (0, "")
+    assert found.out.splitlines()[0].endswith("PASS")
+    strict = shell("verify", path, "--against", MODEL[0], "--max-cases", 8, "--atol", 0, "--json")
+    assert strict.code == 1
+    record = shell("verify", path, "--against", path, "--max-cases", 8, "--json").record
+    assert record["verdicts"][0]["status"] == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("m.onnx",), "UsageError: 'm.onnx' needs --against"),
+        (("m.port", "--against", "model.py:load"), "UsageError: 'm.port' carries its own proof"),
+        (("absent.port",), "BundleError: "),
+        (("absent.onnx", "--against", f"{ZOO}/zoo.py:dense"), "SessionError: "),
+    ],
+)
+def test_wrong_use_is_refused(shell: Shell, words: tuple[str, ...], text: str) -> None:
+    found = shell("verify", *words)
+    assert found.code in {1, 2}
+    assert found.err.startswith(text)
+
+
+def test_a_bundle_replays_its_own_proof(shell: Shell, tmp_path: Path) -> None:
+    bundle = networks.corners_bundle(tmp_path)
+    found = shell("verify", bundle, "--json")
+    assert (found.code, found.err) == (0, "")
+    [verdict] = found.record["verdicts"]
+    assert (verdict["status"], {leg["name"]: leg["status"] for leg in verdict["legs"]}["values"]) == (
+        "PASS",
+        "PASS",
+    )
+
+
+def test_a_damaged_bundle_is_refused_before_anything_runs(shell: Shell, tmp_path: Path) -> None:
+    bundle = networks.corners_bundle(tmp_path)
+    graph = next(bundle.rglob("model.onnx"))
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    found = shell("verify", bundle)
+    assert found.code == 1
+    assert found.err.startswith("BundleError: ")
+    assert "model.onnx" in found.err
