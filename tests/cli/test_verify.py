@@ -22,6 +22,7 @@ def test_a_file_is_held_against_its_source(shell: Shell, tmp_path: Path) -> None
     assert found.out.splitlines()[0].endswith("PASS")
     strict = shell("verify", path, "--against", MODEL[0], "--max-cases", 8, "--atol", 0, "--json")
     assert strict.code == 1
+    assert strict.record["verdicts"][0]["status"] == "FAIL"
     record = shell("verify", path, "--against", path, "--max-cases", 8, "--json").record
     assert record["verdicts"][0]["status"] == "PASS"
 

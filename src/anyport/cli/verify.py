@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from anyport.cli.describing import checking_options, require_build, settings_from
 from anyport.cli.frame import show_json
 from anyport.errors import UsageError
+
+_WORDS: Final = {"FAIL": "failed", "INCONCLUSIVE": "inconclusive"}  # what --allow calls a status
 
 
 @click.command()
@@ -26,7 +28,7 @@ from anyport.errors import UsageError
 @click.option("--dim", "dims", multiple=True, metavar="NAME=SIZES", help="Sizes of an axis: batch=1..64")
 @click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="Of forward(), fixed.")
 @checking_options
-def command(target: Path, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401, FBT001
+def command(target: Path, as_json: bool, **chosen: Any) -> int:  # noqa: ANN401, FBT001
     """Verify TARGET: a bundle anywhere, without PyTorch; or an .onnx file --against its source.
 
     Exit code 0: proven; 1: it failed, or the comparison proves nothing.
@@ -38,16 +40,17 @@ def command(target: Path, as_json: bool, **chosen: Any) -> None:  # noqa: ANN401
             do="anyport verify m.onnx --against model.py:load" if is_file else f"anyport verify {target}",
         )
     verdicts = _verify_file(target, chosen) if is_file else _verify_bundle(target, chosen)
+    bad = [
+        verdict for verdict in verdicts if _WORDS.get(verdict.status.value, "passed") not in chosen["allow"]
+    ]
     if as_json:
         show_json({"verdicts": [verdict.to_json() for verdict in verdicts]})
-    else:
-        for verdict in verdicts:
-            click.echo(f"  {verdict.part.name}   {verdict.summary()}\n{verdict.table()}")
+        return int(any(verdict.status.value in _WORDS for verdict in bad))
     for verdict in verdicts:
-        if {"FAIL": "failed", "INCONCLUSIVE": "inconclusive"}.get(verdict.status.value) not in chosen[
-            "allow"
-        ]:
-            verdict.raise_if_bad()
+        click.echo(f"  {verdict.part.name}   {verdict.summary()}\n{verdict.table()}")
+    for verdict in bad:
+        verdict.raise_if_bad()
+    return 0
 
 
 def _verify_file(target: Path, chosen: dict[str, Any]) -> list[Any]:

@@ -105,12 +105,11 @@ def module_exits(graph: onnx.ModelProto, modules: ModuleMap) -> dict[str, str]:
         for name in node.input:
             readers[name].add(origin.module if origin else "")
     exits: dict[str, list[str]] = defaultdict(list)
-    for node in graph.graph.node:
-        for name in node.output:
-            if name in modules.values:
-                for path in _enclosing(modules.values[name].module):
-                    if name in ends or any(not _is_inside(reader, path) for reader in readers[name]):
-                        exits[path].append(name)
+    named = [name for node in graph.graph.node for name in node.output if name in modules.values]
+    for name in named:
+        for path in _enclosing(modules.values[name].module):
+            if name in ends or any(not _is_inside(reader, path) for reader in readers[name]):
+                exits[path].append(name)
     return {path: values[0] for path, values in exits.items() if len(values) == 1}
 
 
