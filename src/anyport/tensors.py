@@ -244,3 +244,23 @@ def check_feeds(
             raise InputError(f"input '{name}' is a {type(feeds[name]).__name__}, not a numpy array")
         spec.check(feeds[name], dims, sizes)
     return sizes
+
+
+def pairs(options: Iterable[str], option: str) -> dict[str, str]:
+    """Read ``NAME=VALUE`` options.
+
+    >>> pairs(["batch=1..64"], "--dim")
+    {'batch': '1..64'}
+
+    Raises:
+        UsageError: There is no ``=``, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise UsageError(f"{option} '{text}' is not understood", do=f"write {option} NAME=VALUE")
+        if name.strip() in found:
+            raise UsageError(f"{option} names '{name.strip()}' twice")
+        found[name.strip()] = value.strip()
+    return found

@@ -41,6 +41,18 @@ TABLES: dict[str, dict[str, Any]] = {
         "dims": {"batch": "1..32"},
     },
 }
+TABLES_OF_RESNETS: dict[str, dict[str, Any]] = {
+    "tiny_resnet": {
+        "inputs": {"pixel_values": "float32[batch, 3, 32, 32]"},
+        "outputs": {"logits": "float32[batch, 5]"},
+        "dims": {"batch": "1..8"},
+    },
+    "resnet_18": {
+        "inputs": {"pixel_values": "float32[batch, 3, 224, 224]"},
+        "outputs": {"logits": "float32[batch, 1000]"},
+        "dims": {"batch": "1..4"},
+    },
+}
 SMALL = {
     "inputs": {"x": "float32[batch, 4]"},
     "outputs": {"y": "float32[batch, 4]"},
@@ -52,7 +64,7 @@ def plan_for(name: str, output: Path, how: BuildSettings = QUICK, **tables: Any)
     """Return the plan for one model of the zoo."""
     words = (
         {"model": {"source": f"zoo.py:{name}", "name": name.replace("_", "-")}}
-        | TABLES.get(name, SMALL)
+        | (TABLES | TABLES_OF_RESNETS).get(name, SMALL)
         | tables
     )
     return BuildPlan(describe(words, "test"), ZOO, output, how)

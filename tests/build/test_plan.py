@@ -15,8 +15,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"opset": 17}, "opset 17 cannot be written: 18..23 can"),
-        ({"opset": 99}, "opset 99 cannot be written: 18..23 can"),
+        ({"opset": 12}, "opset 12 cannot be written: 13..23 can"),
+        ({"opset": 99}, "opset 99 cannot be written: 13..23 can"),
         ({"max_cases": 0}, "max_cases and max_case_bytes must be 1 or more"),
         ({"max_case_bytes": 0}, "max_cases and max_case_bytes must be 1 or more"),
         ({"allow": frozenset({"anything"})}, "--allow 'anything' is not one of failed, inconclusive"),
@@ -60,7 +60,7 @@ def test_a_plan_prints_what_it_will_do() -> None:
         describe(words, "test"),
         Path("here"),
         Path("out/m.port"),
-        BuildSettings(force=True, gates=Gates(atol=1)),
+        BuildSettings(force=True, gates=Gates(atol=1), fix={"n": 2}, custom_ops="table.py:OPS"),
     )
     assert str(plan).splitlines() == [
         "source    m.py:load",
@@ -68,6 +68,8 @@ def test_a_plan_prints_what_it_will_do() -> None:
         "          input  x = float32[n, 3]",
         "          output y = float32[n]",
         "          dim    n = 1..4",
+        "          fix    n = 2",
+        "          custom operators of table.py:OPS",
         "verify    at most 40 cases of 64 MiB",
         "write     m.port  (an existing one is replaced)",
     ]

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 
-from anyport.build.report import cpu_flags, cpu_name, machine_report
+from anyport.bench.machine import cpu_flags, cpu_name
+from anyport.build.report import machine_report
 
 
 def test_a_report_says_what_machine_it_is() -> None:

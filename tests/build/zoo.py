@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import transformers
 from torch import Tensor, nn
 
 
@@ -100,6 +103,19 @@ class Noise(nn.Module):
         return x + torch.randn(x.shape)
 
 
+class Scaled(nn.Module):
+    """Divides by a size; takes another way when it is traced, as some libraries do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return float32[batch, n]."""
+        n_columns = 5 if torch.jit.is_tracing() else x.shape[1]
+        return (x + self.shift) / n_columns
+
+
 class Deaf(nn.Module):
     """Answers the same to everything."""
 
@@ -121,7 +137,11 @@ def _seeded(make: type[nn.Module]) -> nn.Module:
 
 def image_and_text() -> nn.Module:
     """Return the two-input model, its BatchNorm as after some training."""
-    model = _seeded(ImageAndText)
+    return _with_statistics(_seeded(ImageAndText))
+
+
+def _with_statistics(model: nn.Module) -> nn.Module:
+    """Give every norm statistics of its own: fresh ones are 0 and 1, which hides mistakes."""
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.running_mean, -0.5, 0.5)  # type: ignore[arg-type]
@@ -157,6 +177,35 @@ def fixed() -> nn.Module:
 def noise() -> nn.Module:
     """Return the random model."""
     return _seeded(Noise)
+
+
+def scaled() -> nn.Module:
+    """Return the model that divides by a size."""
+    return _seeded(Scaled)
+
+
+def tiny_resnet() -> nn.Module:
+    """Return a ResNet of two stages, its norms as after some training."""
+    return _resnet(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5)
+
+
+def resnet_18() -> nn.Module:
+    """Return a ResNet-18, 11.7 M parameters."""
+    return _resnet(
+        embedding_size=64,
+        hidden_sizes=[64, 128, 256, 512],
+        depths=[2, 2, 2, 2],
+        layer_type="basic",
+        num_labels=1000,
+    )
+
+
+def _resnet(**config: Any) -> nn.Module:
+    from anyport.recipe.resnet import Logits
+
+    torch.manual_seed(7)
+    network = transformers.ResNetForImageClassification(transformers.ResNetConfig(**config))
+    return _with_statistics(Logits(network).eval())
 
 
 def deaf() -> nn.Module:

@@ -37,6 +37,16 @@ def test_json_is_one_document_and_progress_goes_to_the_other_stream(shell: Shell
     assert "  verify " in found.err
 
 
+def test_a_static_variant_of_an_older_opset(shell: Shell, tmp_path: Path) -> None:
+    options = ("--opset", 13, "--fix", "batch=2", "--max-cases", 8)
+    found = shell("build", *MODEL, "-o", tmp_path / "m.port", *options)
+    assert (found.code, found.err) == (0, "")
+    assert "opset 13   dynamic axes: none" in found.out
+    record = shell("inspect", tmp_path / "m.port", "--json").record
+    assert record["parts"]["network"]["inputs"] == {"features": "float32[2, 12]"}
+    assert record["variants"]["fp32"]["steps"][0]["settings"]["fix"] == {"batch": 2}
+
+
 def test_a_dry_run_writes_nothing(shell: Shell, tmp_path: Path) -> None:
     found = shell("build", *MODEL, "-o", tmp_path / "m.port", "--dry-run")
     assert (found.code, found.err) == (0, "")
@@ -49,7 +59,13 @@ def test_a_dry_run_writes_nothing(shell: Shell, tmp_path: Path) -> None:
     [
         (("--input", "x"), "UsageError: --input 'x' is not understood"),
         (("--dim", "batch=1..2"), "UsageError: --dim names 'batch' twice"),
-        (("--opset", "7"), "UsageError: opset 7 cannot be written: 18..23 can"),
+        (("--opset", "7"), "UsageError: opset 7 cannot be written: 13..23 can"),
+        (("--fix", "batch"), "UsageError: --fix 'batch' is not understood"),
+        (("--fix", "batch=one"), "UsageError: --fix batch=one is no size"),
+        (("--fix", "batch=1,batch=2"), "UsageError: --fix names 'batch' twice"),
+        (("--fix", "bath=1"), "UsageError: --fix bath=1: there is no axis 'bath' (did you mean 'batch'?)"),
+        (("--fix", "batch=33"), "UsageError: --fix batch=33: the axis takes 1..32 (did you mean 32?)"),
+        (("--custom-op", "table.py:OPS"), "SourceError: there is no file 'table.py'"),
         (("--task", "clasify"), "UsageError: there is no task 'clasify' (did you mean 'classify'?)"),
         (("--version", "one"), "UsageError: version 'one' is no semantic version"),
         (("--argument", "colour=red"), "SourceError: forward() has no parameter 'colour'"),

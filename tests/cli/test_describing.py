@@ -6,7 +6,7 @@ from typing import Any
 import click
 import pytest
 
-from anyport.cli.describing import describing_options, plan_from, settings_from, step_printer
+from anyport.cli.describing import describing_options, plan_from, read_fixes, settings_from, step_printer
 from anyport.errors import UsageError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
@@ -33,6 +33,30 @@ def test_options_go_over_the_file() -> None:
     assert plan.description.settings["mode"] == "L"
     assert plan.settings.max_cases == 3
     assert plan.folder == EXAMPLE
+
+
+def test_what_changes_the_graph_is_given_once_for_all_verbs() -> None:
+    words = ("--opset", "13", "--fix", "batch=1,height=224", "--fix", "width=8", "--custom-op", "t.py:OPS")
+    settings = settings_from(chosen(*words))
+    assert settings.opset == 13
+    assert settings.fix == {"batch": 1, "height": 224, "width": 8}
+    assert settings.custom_ops == "t.py:OPS"
+    assert settings_from(chosen()).fix == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["batch"], "--fix 'batch' is not understood"),
+        (["batch=1", "batch=1"], "--fix names 'batch' twice"),
+        (["batch=-1"], "--fix batch=-1 is no size"),
+        (["batch=1..4"], "--fix batch=1..4 is no size"),
+    ],
+)
+def test_sizes_to_fix_are_read_strictly(options: list[str], text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_fixes(options)
+    assert caught.value.what == text
 
 
 def test_the_time_of_creation_may_be_given(monkeypatch: pytest.MonkeyPatch) -> None:

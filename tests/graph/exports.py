@@ -36,15 +36,16 @@ class Export:
     part: Part
     captured: Capture
     converted: Converted
+    opset: int = DEFAULT_OPSET
 
     def store(self, folder: Path, options: StoreOptions | None = None, name: str = "model.onnx") -> Graph:
         """Write it; a conversion can be written once, because the weights then lie in the file."""
-        return store(convert(self.captured, self.part), folder / name, options or StoreOptions())
+        return store(convert(self.captured, self.part, self.opset), folder / name, options or StoreOptions())
 
 
 def export(part: Part, opset: int = DEFAULT_OPSET) -> Export:
     captured = capture(part)
-    return Export(part, captured, convert(captured, part, opset))
+    return Export(part, captured, convert(captured, part, opset), opset)
 
 
 def line_of(class_name: str) -> str:
@@ -184,9 +185,9 @@ PARTS = {
 
 
 @cache
-def shared(name: str) -> Export:
+def shared(name: str, opset: int = DEFAULT_OPSET) -> Export:
     """Return an export that nobody may change."""
-    return export(PARTS[name]())
+    return export(PARTS[name](), opset)
 
 
 def is_line(text: str) -> bool:

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from anyport.errors import BundleError
-from anyport.graph.initializers import read_initializers, read_metadata
+from anyport.graph.initializers import read_initializers
+from anyport.runtime.onnxfile import read_metadata
 from anyport.graph.storing import StoreOptions
 from tests.graph.exports import shared
 

@@ -1,4 +1,4 @@
-"""The size of the weights, read from the framing of a file."""
+"""The size of the weights and the metadata, read from the framing of a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from anyport.runtime.onnxfile import weights_size
+from anyport.runtime.onnxfile import read_metadata, weights_size
 from tests.runtime import networks
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ def test_an_empty_file_has_no_weights(tmp_path: Path) -> None:
     assert weights_size(tmp_path / "e.onnx") == 0
 
 
+def test_the_metadata_is_read(tmp_path: Path) -> None:
+    assert read_metadata(networks.affine(tmp_path / "a.onnx")) == {"licence": "MIT"}
+    (tmp_path / "e.onnx").touch()
+    assert read_metadata(tmp_path / "e.onnx") == {}
+
+
 def test_every_cut_and_flip_is_a_number_or_a_value_error(tmp_path: Path) -> None:
     whole = networks.affine(tmp_path / "a.onnx", beside="a.weights").read_bytes()
     path = tmp_path / "damaged.onnx"
@@ -41,6 +47,8 @@ def test_every_cut_and_flip_is_a_number_or_a_value_error(tmp_path: Path) -> None
         path.write_bytes(damaged)
         with contextlib.suppress(ValueError):
             assert weights_size(path) >= 0
+        with contextlib.suppress(ValueError):
+            assert isinstance(read_metadata(path), dict)
 
 
 def test_it_says_what_is_wrong(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from anyport.errors import SourceError, UsageError
-from anyport.source import SourceRequest, find_model, load_function, load_module
+from anyport.source import SourceRequest, find_model, load_function, load_module, load_value
 from tests.source.parts import signature
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _clean() -> Iterator[None]:
     yield
     assert sys.path == path, "the search path is as it was"
     for name in set(sys.modules) - set(modules):
-        if "layers" in name or name in {"model", "broken", "nets"}:
+        if "layers" in name or name in {"model", "broken", "nets", "table"}:
             del sys.modules[name]
 
 
@@ -123,6 +123,18 @@ def test_modules_of_others_are_not_forgotten(digits: Path) -> None:
     load_module("model.py:load", digits)
     assert sys.modules["json"] is json
     assert sys.modules["numpy"] is np
+
+
+def test_a_table_of_a_file(digits: Path) -> None:
+    (digits / "table.py").write_text("from layers import width\nOPS = {'a': width()}\n", encoding="utf-8")
+    assert load_value("table.py:OPS", digits, "table") == {"a": 8}
+    for text, message in (
+        ("table.py:OSP", "'table.py' has no table 'OSP' (did you mean 'OPS'?)"),
+        ("table.py", "'table.py' names no table"),
+    ):
+        with pytest.raises(SourceError) as caught:
+            load_value(text, digits, "table")
+        assert caught.value.what == message
 
 
 WRONG = [

@@ -10,7 +10,7 @@ import msgspec
 
 from anyport.bundle import convert_tree
 from anyport.errors import BundleError, UsageError
-from anyport.tensors import Dim, Signature, TensorSpec, dim, tensor
+from anyport.tensors import Dim, Signature, TensorSpec, dim, pairs, tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -155,26 +155,6 @@ def _check_dims(inputs: Iterable[TensorSpec], dims: Mapping[str, Dim]) -> None:
     unused = sorted(set(dims) - used)
     if unused:
         raise UsageError(f"dim '{unused[0]}' is not an axis of any input")
-
-
-def pairs(options: Iterable[str], option: str) -> dict[str, str]:
-    """Read ``NAME=VALUE`` options.
-
-    >>> pairs(["batch=1..64"], "--dim")
-    {'batch': '1..64'}
-
-    Raises:
-        UsageError: There is no ``=``, or a name comes twice.
-    """
-    found: dict[str, str] = {}
-    for text in options:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip() or not value.strip():
-            raise UsageError(f"{option} '{text}' is not understood", do=f"write {option} NAME=VALUE")
-        if name.strip() in found:
-            raise UsageError(f"{option} names '{name.strip()}' twice")
-        found[name.strip()] = value.strip()
-    return found
 
 
 def toml_values(options: Iterable[str], option: str) -> dict[str, Any]:

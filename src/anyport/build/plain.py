@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anyport.build.exporting import convert_as_planned
+from anyport.build.fixing import of_fixed_sizes
 from anyport.build.plan import locate
 from anyport.build.proving import sweep_settings, verify_part
 from anyport.build.steps import graph_metadata, is_allowed, load_model
 from anyport.bundle import staged_files
-from anyport.errors import BundleError, UsageError
+from anyport.errors import UsageError
 from anyport.graph.capture import capture
-from anyport.graph.convert import convert
-from anyport.graph.initializers import read_initializers, read_metadata
+from anyport.graph.initializers import read_initializers
 from anyport.graph.storing import StoreOptions, store, weights_name
 from anyport.runtime import SessionOptions, open_session
+from anyport.runtime.declared import signature_of_file, written_words
 from anyport.source import SourceRequest, TorchReference, find_model
-from anyport.tensors import Signature, dim, tensor
+from anyport.tensors import Signature, dim
 from anyport.verify import (
     Expected,
     PartSpec,
@@ -92,7 +93,7 @@ def export_plain(plan: BuildPlan, progress: Callable[[str, str], None]) -> Expor
     captured = capture(part)
     for warning in captured.warnings:
         progress("warning", warning)
-    converted = convert(captured, part, plan.settings.opset)
+    converted = convert_as_planned(captured, part, plan)
     outputs = (plan.output, plan.output.with_name(weights_name(plan.output)))
     with staged_files(outputs, force=plan.settings.force) as folder:
         options = StoreOptions("auto", graph_metadata(plan, model, part))
@@ -127,13 +128,15 @@ def verify_plain(request: VerifyRequest) -> Verdict:
 def _source_part(request: VerifyRequest, session: Session) -> Part:
     """Load what a file is held against: a function, a project with an anyport.toml, or a checkpoint."""
     description, folder = locate(request.against)
-    arguments = dict(_written_signature(request.path).get("arguments", {})) | dict(request.arguments)
+    written = written_words(request.path)
+    arguments = dict(written.get("arguments", {})) | dict(request.arguments)
     source, cases = request.against, None
     if description is not None:
         source, cases = description.model.source, description.cases
         arguments = dict(description.arguments) | arguments
-        said = replace(request, inputs={**description.inputs, **request.inputs})
-        request = replace(said, dims={**description.dims, **request.dims})
+        if not written.get("inputs"):  # a file of anyport's says of itself what it takes, fixed axes too
+            said = replace(request, inputs={**description.inputs, **request.inputs})
+            request = replace(said, dims={**description.dims, **request.dims})
     signature = declared_signature(request, session)
     function = cases.function if cases else None
     model = find_model(SourceRequest(source, folder, signature, arguments, function))
@@ -141,43 +144,18 @@ def _source_part(request: VerifyRequest, session: Session) -> Part:
         raise UsageError(
             f"'{request.against}' has {len(model.parts)} parts, {request.path.name} is one graph"
         )
-    return replace(model.parts[0], name=request.path.stem, signature=signature)
+    given = model.parts[0].given
+    if given is not None and description is not None and description.dims.keys() - signature.dims.keys():
+        given = of_fixed_sizes(given, signature.inputs)  # the file was made with --fix
+    return replace(model.parts[0], name=request.path.stem, signature=signature, given=given)
 
 
 def declared_signature(request: VerifyRequest, session: Session) -> Signature:
     """Return the tensors of a file: as anyport wrote them into it, as the user says, or as the file does."""
-    words = _written_signature(request.path)
-    inputs = (
-        {spec.name: str(spec) for spec in session.inputs} | words.get("inputs", {}) | dict(request.inputs)
-    )
-    outputs = {spec.name: str(spec) for spec in session.outputs} | words.get("outputs", {})
-    known = {spec.name for spec in session.inputs}
-    for name in request.inputs:
-        if name not in known:
-            raise UsageError(
-                f"--input '{name}' is no input of {request.path.name}: {', '.join(sorted(known))}"
-            )
-    specs = tuple(tensor(name, text) for name, text in inputs.items())
-    dims = {axis: _DEFAULT_SIZES for spec in specs for axis in spec.dynamic_axes().values()}
-    dims |= words.get("dims", {})
-    for name in request.dims:
-        if name not in dims:
-            raise UsageError(f"--dim '{name}' is no axis of {request.path.name}: {', '.join(sorted(dims))}")
-    dims |= request.dims
-    return Signature(
-        specs,
-        tuple(tensor(name, text) for name, text in outputs.items()),
-        {name: dim(name, text) for name, text in dims.items()},
-    )
-
-
-def _written_signature(path: Path) -> dict[str, dict[str, str]]:
-    text = read_metadata(path).get("anyport.signature", "{}")
-    try:
-        words = json.loads(text)
-    except ValueError as err:
-        raise BundleError(f"{path.name} has a signature that is no JSON") from err
-    return words if isinstance(words, dict) else {}
+    found = signature_of_file(request.path, session, request.inputs, request.dims)
+    axes = [axis for spec in found.inputs for axis in spec.dynamic_axes().values()]
+    unknown = {axis: dim(axis, _DEFAULT_SIZES) for axis in axes if axis not in found.dims}
+    return replace(found, dims=unknown | dict(found.dims))
 
 
 def _verify_against_file(request: VerifyRequest, session: Session, signature: Signature) -> Verdict:

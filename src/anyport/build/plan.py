@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyport.build.description import FILE_NAME, Description, read_description, signature_of
 from anyport.errors import UsageError
-from anyport.graph.convert import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
+from anyport.graph.convert import DEFAULT_OPSET, check_opset
 from anyport.source import SourceRequest
 from anyport.verify import Gates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ALLOWED: Final = ("failed", "inconclusive")  # what a user may allow by name
 
@@ -21,6 +24,8 @@ class BuildSettings:
 
     Attributes:
         opset: The ONNX opset that is written.
+        fix: Named axes that become numbers.
+        custom_ops: ``table.py:OPS``, translations of the user's own operators.
         max_case_bytes: The largest inputs of one case of the verification.
         max_cases: How many cases there are at most.
         seed: Of the random cases.
@@ -33,6 +38,8 @@ class BuildSettings:
     """
 
     opset: int = DEFAULT_OPSET
+    fix: Mapping[str, int] = field(default_factory=dict)
+    custom_ops: str | None = None
     max_case_bytes: int = 64 << 20
     max_cases: int = 40
     seed: int = 0
@@ -45,8 +52,7 @@ class BuildSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done, before anything is loaded."""
-        if not MIN_OPSET <= self.opset <= MAX_OPSET:
-            raise UsageError(f"opset {self.opset} cannot be written: {MIN_OPSET}..{MAX_OPSET} can")
+        check_opset(self.opset)
         if self.max_cases < 1 or self.max_case_bytes < 1:
             raise UsageError("max_cases and max_case_bytes must be 1 or more")
         for word in self.allow:
@@ -72,6 +78,8 @@ class BuildPlan:
             *(f"          input  {name} = {text}" for name, text in self.description.inputs.items()),
             *(f"          output {name} = {text}" for name, text in self.description.outputs.items()),
             *(f"          dim    {name} = {text}" for name, text in self.description.dims.items()),
+            *(f"          fix    {name} = {size}" for name, size in self.settings.fix.items()),
+            *(f"          custom operators of {table}" for table in [self.settings.custom_ops] if table),
             f"verify    at most {self.settings.max_cases} cases of {self.settings.max_case_bytes >> 20} MiB",
             f"write     {self.output.name}"
             + ("  (an existing one is replaced)" if self.settings.force else ""),

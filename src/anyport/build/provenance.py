@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from anyport.bench.machine import package_versions
 from anyport.bundle import Provenance
 
 if TYPE_CHECKING:
@@ -35,21 +35,15 @@ def provenance_of(source: str, words: Sequence[str]) -> Provenance:
     return Provenance(
         source=source,
         command=" ".join(public_word(word) for word in words),
-        packages=package_versions(),
+        packages=build_packages(),
         machine=platform.machine(),
         python=platform.python_version(),
     )
 
 
-def package_versions() -> dict[str, str]:
+def build_packages() -> dict[str, str]:
     """Return package -> version for what takes part in a build."""
-    found: dict[str, str] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return package_versions(_PACKAGES)
 
 
 def public_word(word: str) -> str:

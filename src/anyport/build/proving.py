@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from anyport.graph.convert import convert
 from anyport.graph.expectations import expected_weights
 from anyport.graph.initializers import read_initializers
+from anyport.graph.inspect import inspect_onnx
 from anyport.graph.localize import first_difference
 from anyport.runtime import open_session
 from anyport.source.lines import first_line
@@ -100,7 +101,7 @@ def _localized(verdict: Verdict, part: Part, captured: Capture, model: Path) -> 
         return verdict
     try:
         # the map of a fresh export: torch names values alike for whoever exported the file
-        modules = convert(captured, part).modules
+        modules = convert(captured, part, inspect_onnx(model).opsets["ai.onnx"]).modules
         found = first_difference(part, model, modules, case)
     except Exception as err:  # noqa: BLE001  (the verdict stands; only where it begins is not known)
         return replace(verdict, origin=f"where it begins was not found: {first_line(err)}")

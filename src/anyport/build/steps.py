@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anyport import __version__
 from anyport.build.card import model_card
+from anyport.build.exporting import convert_as_planned, export_words
+from anyport.build.fixing import fix_axes, n_left_out
 from anyport.build.proof import proof_of
 from anyport.build.provenance import created_at, provenance_of
 from anyport.build.proving import VARIANT, Recorder, verify_part
@@ -28,7 +30,6 @@ from anyport.bundle import (
 )
 from anyport.errors import UsageError
 from anyport.graph.capture import capture
-from anyport.graph.convert import convert
 from anyport.graph.storing import Graph, StoreOptions, store
 from anyport.source import TorchReference, find_model
 from anyport.task import check_settings
@@ -53,14 +54,14 @@ class ProvenPart:
         graph: Its files.
         verdict: What the comparison found.
         recorder: The reference's answers.
-        cures: What was mended in the graph.
+        words: The settings of the step ``export``: opset, exporter, what was mended.
     """
 
     part: Part
     graph: Graph
     verdict: Verdict
     recorder: Recorder
-    cures: tuple[str, ...]
+    words: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
 def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     """Load the model and lay the user's words over what the recipe says."""
     table = plan.description.model
-    model = find_model(plan.request)
+    model = _fixed(find_model(plan.request), plan.settings.fix, progress)
     task = table.task or model.task
     settings = dict(model.settings) | plan.description.settings
     if task is not None:
@@ -124,6 +125,15 @@ def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     n_parameters = sum(p.numel() for part in model.parts for p in part.module.parameters())
     progress("source", f"{model.name}, {n_parameters / 1e6:.2f} M parameters   {model.source}")
     return model
+
+
+def _fixed(model: Model, sizes: Mapping[str, int], progress: Callable[[str, str], None]) -> Model:
+    fixed = fix_axes(model, sizes)
+    n_left, n_all = n_left_out(model, fixed) if sizes else (0, 0)
+    if n_left:
+        words = ", ".join(f"{name}={size}" for name, size in sizes.items())
+        progress("warning", f"{n_left} of your {n_all} cases are of other sizes than {words}: left out")
+    return fixed
 
 
 def export_and_prove(
@@ -137,7 +147,7 @@ def export_and_prove(
     captured = capture(part)
     for warning in captured.warnings:
         progress("warning", warning)
-    converted = convert(captured, part, plan.settings.opset)
+    converted = convert_as_planned(captured, part, plan)
     options = StoreOptions(metadata=graph_metadata(plan, model, part))
     path = folder / "model.onnx"
     graph = store(converted, path, options)
@@ -149,7 +159,7 @@ def export_and_prove(
     progress("verify", verdict.summary())
     if not is_allowed(verdict, plan.settings):
         verdict.raise_if_bad()
-    return ProvenPart(part, graph, verdict, recorder, converted.cures)
+    return ProvenPart(part, graph, verdict, recorder, export_words(converted, part, plan))
 
 
 def is_allowed(verdict: Verdict, settings: BuildSettings) -> bool:
@@ -199,14 +209,7 @@ def _manifest(model: Model, proven: list[ProvenPart], plan: BuildPlan) -> Manife
     table = plan.description.model
     statuses = {p.verdict.status for p in proven}
     note = "" if statuses == {Status.PASS} else "; ".join(p.verdict.summary() for p in proven)
-    steps = [
-        Step(
-            "export",
-            {"part": p.part.name, "opset": p.graph.opset, "cures": list(p.cures)},
-            p.verdict.summary(),
-        )
-        for p in proven
-    ]
+    steps = [Step("export", dict(p.words), p.verdict.summary()) for p in proven]
     return Manifest(
         format=FORMAT,
         model=ModelFacts(

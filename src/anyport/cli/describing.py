@@ -13,7 +13,7 @@ from anyport.cli.options import SizeType, force_option, json_option
 from anyport.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from anyport.build import BuildPlan, BuildSettings
 
@@ -66,7 +66,11 @@ def describing_options(function: _F) -> _F:
         click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the task."),
         click.option("--cases", metavar="FILE.py:FUNCTION", help="Your own inputs, for the comparison."),
         *(click.option(f"--{fact.replace('_', '-')}", fact, help=f"As [model] {fact}.") for fact in _FACTS),
-        click.option("--opset", type=int, help="ONNX opset to write.  [default: 20]"),
+        click.option("--opset", type=int, help="ONNX opset to write, 13..23.  [default: 20]"),
+        click.option("--fix", multiple=True, metavar="NAME=SIZE,…", help="Make axes static: batch=1,h=224"),
+        click.option(
+            "--custom-op", "custom_ops", metavar="FILE.py:TABLE", help="Your own operators in ONNX."
+        ),
         click.option("--dry-run", is_flag=True, help="Show the plan, do nothing."),
         force_option,
         checking_options,
@@ -85,7 +89,8 @@ def plan_from(target: str, chosen: dict[str, Any]) -> BuildPlan:
     """
     require_build()
     from anyport.build import BuildPlan, describe, locate
-    from anyport.build.description import pairs, toml_values
+    from anyport.build.description import toml_values
+    from anyport.tensors import pairs
 
     found, folder = locate(target)
     words: dict[str, Any] = _words_of(found) if found else {"model": {"source": target}}
@@ -114,8 +119,10 @@ def settings_from(chosen: dict[str, Any]) -> BuildSettings:
     from anyport.build import BuildSettings
     from anyport.verify import Gates
 
-    names = ("opset", "max_cases", "max_case_bytes", "seed", "force")
+    names = ("opset", "custom_ops", "max_cases", "max_case_bytes", "seed", "force")
     given = {name: chosen[name] for name in names if chosen.get(name) is not None}
+    if chosen.get("fix"):
+        given["fix"] = read_fixes(chosen["fix"])
     return BuildSettings(
         gates=Gates(*(chosen[name] for name in ("rtol", "atol", "mse", "l2"))),
         allow=frozenset(chosen["allow"]),
@@ -123,6 +130,24 @@ def settings_from(chosen: dict[str, Any]) -> BuildSettings:
         command=("anyport", *sys.argv[1:]),
         **given,
     )
+
+
+def read_fixes(options: Iterable[str]) -> dict[str, int]:
+    """Read ``--fix`` options.
+
+    >>> read_fixes(["batch=1,height=224", "width=320"])
+    {'batch': 1, 'height': 224, 'width': 320}
+
+    Raises:
+        UsageError: One is no ``NAME=SIZE``, or a name comes twice.
+    """
+    from anyport.tensors import pairs
+
+    texts = pairs((text for option in options for text in option.split(",")), "--fix")
+    for name, text in texts.items():
+        if not (text.isascii() and text.isdigit()):
+            raise UsageError(f"--fix {name}={text} is no size", do=f"write --fix {name}=1")
+    return {name: int(text) for name, text in texts.items()}
 
 
 def _source_date_epoch() -> int | None:

@@ -56,7 +56,8 @@ def command(target: Path, as_json: bool, **chosen: Any) -> int:  # noqa: ANN401,
 def _verify_file(target: Path, chosen: dict[str, Any]) -> list[Any]:
     require_build()
     from anyport.build import VerifyRequest, verify_plain
-    from anyport.build.description import pairs, toml_values
+    from anyport.build.description import toml_values
+    from anyport.tensors import pairs
 
     request = VerifyRequest(
         path=target,

@@ -66,10 +66,7 @@ def capture(part: Part) -> Capture:
     check_eval_mode(part.module)
     adapter = Adapter(part)
     sizes = example_sizes(tuple(part.signature.dims.values()))
-    case = _example(part.signature.inputs, sizes)
-    arrays = case.arrays(part.signature.inputs)
-    tensors = tensors_from([arrays[spec.name] for spec in part.signature.inputs])
-    program = _export(adapter, tensors, part)
+    program = _export(adapter, example_tensors(part, sizes), part)
     return Capture(program, sizes, check_program(program, part))
 
 
@@ -88,6 +85,12 @@ def example_sizes(dims: Sequence[Dim]) -> dict[str, int]:
             size += dim.step
         sizes[dim.name] = min(size, dim.high)
     return sizes
+
+
+def example_tensors(part: Part, sizes: Mapping[str, int]) -> tuple[torch.Tensor, ...]:
+    """Make the inputs that an export sees, one tensor for each input of the part."""
+    arrays = _example(part.signature.inputs, sizes).arrays(part.signature.inputs)
+    return tensors_from([arrays[spec.name] for spec in part.signature.inputs])
 
 
 def _example(inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> Case:

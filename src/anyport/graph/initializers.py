@@ -37,12 +37,6 @@ def read_initializers(path: Path) -> dict[str, LazyArray]:
     return found
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return the ``metadata_props`` of an .onnx file."""
-    model = onnx.load(str(path), load_external_data=False)
-    return {entry.key: entry.value for entry in model.metadata_props}
-
-
 def _lazy(tensor: TensorProto, folder: Path) -> LazyArray:
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     # numpy has no bfloat16 of its own: its bits stand for it, as in the expectations

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-_SCOPES: Final = "pkg.torch.onnx.name_scopes"
-_TRACE: Final = "pkg.torch.onnx.stack_trace"
+SCOPES: Final = "pkg.torch.onnx.name_scopes"
+TRACE: Final = "pkg.torch.onnx.stack_trace"
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,12 +77,12 @@ def _between(node: ir.Node, known: Mapping[ir.Node, Origin]) -> Origin:
 
 def _origin(metadata: Mapping[str, str]) -> Origin:
     try:
-        scopes = ast.literal_eval(metadata.get(_SCOPES, "[]"))
+        scopes = ast.literal_eval(metadata.get(SCOPES, "[]"))
     except (ValueError, SyntaxError):
         scopes = []
     path = scopes[-2] if len(scopes) > 1 else ""
     path = path.removeprefix(PREFIX) if path != PREFIX.rstrip(".") else ""
-    line = user_line(metadata.get(_TRACE, "")) or ""
+    line = user_line(metadata.get(TRACE, "")) or ""
     return Origin("" if path.startswith("_empty_nn_module") else path, line)
 
 

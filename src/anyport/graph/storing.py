@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anyport.graph.convert import Converted
 
 MAX_INSIDE_BYTES: Final = 2_000_000_000  # protobuf ends at 2 GiB
-_SMALL_BYTES: Final = 1024  # shape constants stay in the graph: shape inference reads them there
+SMALL_BYTES: Final = 1024  # shape constants stay in the graph: shape inference reads them there
 _SAFETENSORS: Final = {
     ir.DataType.BFLOAT16: "BF16",
     ir.DataType.BOOL: "BOOL",
@@ -107,11 +107,10 @@ def store(converted: Converted, path: Path, options: StoreOptions) -> Graph:
     beside = options.weights == "beside" or (options.weights == "auto" and total_bytes > MAX_INSIDE_BYTES)
     weights = path.with_name(weights_name(path)) if beside else None
     if weights is not None:
-        _move_out(model, weights, converted.weight_names)
-    _write(model, path)
+        move_out(model, weights, converted.weight_names)
+    write_model(model, path)
     check_file(path)
-    operators = dict(sorted(Counter(_operator(node) for node in model.graph.all_nodes()).items()))
-    return Graph(path, weights, model.opset_imports[""], operators, n_parameters)
+    return Graph(path, weights, model.opset_imports[""], count_operators(model), n_parameters)
 
 
 def weights_name(path: Path) -> str:
@@ -134,17 +133,28 @@ def check_file(path: Path) -> None:
         ) from err
 
 
+def count_operators(model: ir.Model) -> dict[str, int]:
+    """Return operator -> number of nodes, sorted by name; those of inner graphs count too."""
+    return dict(sorted(Counter(_operator(node) for node in model.graph.all_nodes()).items()))
+
+
 def _operator(node: ir.Node) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
-def _move_out(model: ir.Model, weights: Path, weight_names: frozenset[str]) -> None:
-    """Write the large initializers to a safetensors file and point the graph at it."""
+def move_out(model: ir.Model, weights: Path, weight_names: frozenset[str]) -> None:
+    """Write the large initializers to a safetensors file and point the graph at it.
+
+    Args:
+        model: Its initializers are read one by one, and point into the file afterwards.
+        weights: The file, in the folder that the graph will be in.
+        weight_names: Initializers that are moved however small they are.
+    """
     outside = {
         name: value.const_value
         for name, value in model.graph.initializers.items()
         if value.const_value is not None
-        and (name in weight_names or value.const_value.nbytes >= _SMALL_BYTES)
+        and (name in weight_names or value.const_value.nbytes >= SMALL_BYTES)
     }
     stored_as = _same_content(outside)
     order = sorted(set(stored_as.values()), key=lambda name: (-outside[name].dtype.itemsize, name))
@@ -186,7 +196,8 @@ def _same_content(tensors: Mapping[str, ir.TensorProtocol]) -> dict[str, str]:
     return stored_as
 
 
-def _write(model: ir.Model, path: Path) -> None:
+def write_model(model: ir.Model, path: Path) -> None:
+    """Write an .onnx file: the same model gives the same bytes."""
     proto = ir.serde.serialize_model(model)
     # inner shapes speak of symbols that no longer exist; those of initializers stop onnxruntime's quantizer
     del proto.graph.value_info[:]

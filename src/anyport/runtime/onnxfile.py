@@ -1,4 +1,4 @@
-"""How many bytes the weights of an .onnx file take, read from the file's framing without a parser.
+"""What an .onnx file says beside its graph, read from the file's framing without a parser: weights, metadata.
 
 An .onnx file is a protobuf message (https://protobuf.dev/programming-guides/encoding): fields of a tag and,
 for those that matter here, a length. Only tags and lengths are read, so a file of 2 GB costs microseconds.
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # field numbers of onnx.proto
 _MODEL_GRAPH: Final = 7
+_MODEL_METADATA: Final = 14
 _GRAPH_INITIALIZER: Final = 5
 _TENSOR_EXTERNAL_DATA: Final = 13
 _ENTRY_KEY: Final = 1
@@ -36,6 +37,19 @@ def weights_size(path: Path) -> int:
         return 0
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return size + sum(_external_size(content, tensor, path.parent) for tensor in _initializers(content))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the ``metadata_props`` of a file.
+
+    Raises:
+        ValueError: The file is no protobuf message.
+    """
+    if path.stat().st_size == 0:
+        return {}
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        entries = _fields(content, (0, len(content)), _MODEL_METADATA)
+        return {_text(content, e, _ENTRY_KEY): _text(content, e, _ENTRY_VALUE) for e in entries}
 
 
 def _initializers(content: mmap.mmap) -> Iterator[Span]:

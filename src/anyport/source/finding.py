@@ -104,20 +104,8 @@ def load_function(text: str, folder: Path) -> Callable[[], Any]:
     Returns:
         It; what it imports while it runs is found beside its file, too.
     """
-    place, _, name = text.rpartition(":")
-    if not place or not name.isidentifier():
-        raise SourceError(
-            f"'{text}' names no function", do="write file.py:function or package.module:function"
-        )
-    is_file = place.endswith(".py")
-    beside = (folder / place).resolve().parent if is_file else folder
-    with _importable(folder, beside):
-        _forget_namesakes(beside.resolve())
-        module = _import_file(folder, place) if is_file else _import_module(place)
-    if not hasattr(module, name):
-        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise SourceError(f"'{place}' has no function '{name}'{did_you_mean(name, known)}")
-    function: Callable[[], Any] = getattr(module, name)
+    function: Callable[[], Any] = load_value(text, folder)
+    beside = _beside(text, folder)
 
     @wraps(function)
     def call() -> Any:
@@ -126,6 +114,35 @@ def load_function(text: str, folder: Path) -> Callable[[], Any]:
             return list(answer) if isinstance(answer, Generator) else answer
 
     return call
+
+
+def load_value(text: str, folder: Path, what: str = "function") -> Any:
+    """Import what ``file.py:name`` or ``package.module:name`` names; ``what`` it is stands in the errors.
+
+    Raises:
+        SourceError: It is not there, or its file fails.
+    """
+    place, _, name = text.rpartition(":")
+    if not place or not name.isidentifier():
+        raise SourceError(f"'{text}' names no {what}", do=f"write file.py:{what} or package.module:{what}")
+    beside = _beside(text, folder)
+    with _importable(folder, beside):
+        _forget_namesakes(beside.resolve())
+        module = _import_file(folder, place) if place.endswith(".py") else _import_module(place)
+    if not hasattr(module, name):
+        known = [n for n, v in vars(module).items() if _may_be(v, what) and not n.startswith("_")]
+        raise SourceError(f"'{place}' has no {what} '{name}'{did_you_mean(name, known)}")
+    return getattr(module, name)
+
+
+def _may_be(value: object, what: str) -> bool:
+    return isinstance(value, dict) if what == "table" else callable(value)
+
+
+def _beside(text: str, folder: Path) -> Path:
+    """Return the folder that a file's imports are looked for in first."""
+    place = text.rpartition(":")[0]
+    return (folder / place).resolve().parent if place.endswith(".py") else folder
 
 
 def _import_file(folder: Path, place: str) -> Any:

@@ -1,0 +1,130 @@
+"""A whole measurement, on a machine where only the test makes time pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from anyport.bench.blank import Blank
+from anyport.bench.heat import BenchSettings, Heat
+from anyport.bench.measure import Instruments, bench, choose_rounds
+from anyport.bench.result import Latency, Row, Speedup
+from anyport.errors import SessionError
+from anyport.tensors import Signature, tensor
+from tests.bench.fakes import SIGNATURE, FakeMachine, FakeSession, broken, candidate, contest
+
+
+def tools(machine: FakeMachine, resolution_s: float = 0.0) -> Instruments:
+    return Instruments(clocks=lambda _n: machine.clocks(resolution_s), opening=machine.opening)
+
+
+def rows(machine: FakeMachine, *names: str) -> dict[str, Row]:
+    sessions = {
+        "pytorch": candidate(FakeSession(machine, "pytorch", 0.004)),
+        "fp32": candidate(FakeSession(machine, "fp32", 0.002, waits_s=0.001)),
+        "int8": candidate(FakeSession(machine, "int8", 0.001)),
+        "broken": broken("broken"),
+    }
+    result = bench(contest(*(sessions[name] for name in names)), BenchSettings(), tools(machine))
+    return {row.name: row for row in result.rows}
+
+
+def test_every_column_has_its_number() -> None:
+    machine = FakeMachine()
+    found = rows(machine, "pytorch", "fp32", "int8")
+    fp32 = found["fp32"]
+    assert isinstance(fp32.latency, Latency)
+    assert fp32.latency.median_s == pytest.approx(0.003)
+    assert fp32.latency.cpu_s == pytest.approx(0.002)
+    assert fp32.latency.n_runs == 300
+    assert isinstance(fp32.speedup_cpu, Speedup)
+    assert isinstance(fp32.speedup_wall, Speedup)
+    assert fp32.speedup_cpu.median == pytest.approx(2.0)
+    assert fp32.speedup_wall.median == pytest.approx(4 / 3)
+    assert found["pytorch"].speedup_cpu == Speedup(1.0, 1.0, 1.0)
+    assert isinstance(fp32.throughput, dict)
+    assert fp32.throughput[32] == pytest.approx(32 / 0.065)
+    assert (fp32.load_s, fp32.peak_bytes, fp32.size_bytes) == (1.5, 5000, 4000)
+
+
+def test_who_does_not_open_has_a_row_of_reasons() -> None:
+    row = rows(FakeMachine(), "fp32", "broken")["broken"]
+    why = Blank("broken does not open with 1 threads")
+    assert row == Row("broken", 1, why, why, why, why, why, why, 4000)
+
+
+def test_a_base_that_does_not_open_leaves_the_others_their_latency() -> None:
+    row = rows(FakeMachine(), "broken", "int8")["int8"]
+    assert row.speedup_cpu == Blank("nothing to compare with: 'broken' does not run")
+    assert isinstance(row.latency, Latency)
+
+
+def test_when_nobody_opens_nothing_is_reported() -> None:
+    with pytest.raises(SessionError, match="broken does not open"):
+        rows(FakeMachine(), "broken")
+
+
+def test_each_number_of_threads_is_measured_apart() -> None:
+    machine = FakeMachine()
+    one = contest(candidate(FakeSession(machine, "a", 0.01)))
+    result = bench(one, BenchSettings(threads=(1, 2)), tools(machine))
+    assert [(row.name, row.n_threads) for row in result.rows] == [("a", 1), ("a", 2)]
+    assert machine.opened == ["a/1", "a/2"]
+    assert machine.closed == ["a", "a"]
+    assert [order.n_threads for order in machine.orders] == [1, 2]
+
+
+def test_a_child_is_asked_for_the_same_inputs() -> None:
+    machine = FakeMachine()
+    bench(contest(candidate(FakeSession(machine, "a", 0.01)), batch=5), BenchSettings(seed=3), tools(machine))
+    [order] = machine.orders
+    assert (order.subject, order.sizes, order.inputs) == (
+        {"name": "a"},
+        {"batch": 5},
+        {"x": "float32[batch, 3]"},
+    )
+    assert list(order.fills) == ["x"]
+
+
+def test_a_clock_too_coarse_leaves_the_column_blank() -> None:
+    machine = FakeMachine()
+    everyone = contest(candidate(FakeSession(machine, "a", 0.001)), candidate(FakeSession(machine, "b", 0.1)))
+    result = bench(everyone, BenchSettings(), tools(machine, resolution_s=0.0156))
+    for row in result.rows:
+        assert row.speedup_cpu == Blank(
+            "run 'a' took 0.001 s of CPU time, too little for a clock that goes in steps of 0.0156 s"
+        )
+        assert isinstance(row.speedup_wall, Speedup)
+
+
+def test_without_a_batch_the_throughput_says_so() -> None:
+    machine = FakeMachine()
+    fixed = Signature((tensor("x", "float32[1, 3]"),), SIGNATURE.outputs)
+    one = contest(candidate(FakeSession(machine, "a", 0.01)), signature=fixed)
+    [row] = bench(one, BenchSettings(), tools(machine)).rows
+    assert isinstance(row.throughput, Blank)
+
+
+def test_steps_are_told() -> None:
+    machine, told = FakeMachine(), []
+    one = contest(candidate(FakeSession(machine, "a", 0.01)))
+    how = Instruments(
+        lambda _n: machine.clocks(), machine.opening, lambda *words: told.append(" ".join(words))
+    )
+    bench(one, BenchSettings(batches=(2,)), how)
+    assert told == [
+        "bench network, 1 thread: a",
+        "rounds 60 rounds of 5 runs of each",
+        "batch batch = 2",
+        "memory 3 processes of each",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("round_s", "n_rounds", "n_repeats"),
+    [(0.0001, 60, 5), (0.1, 20, 5), (0.25, 40, 1), (5.0, 9, 1), (0.0, 60, 5)],
+)
+def test_slow_runs_are_repeated_less(round_s: float, n_rounds: int, n_repeats: int) -> None:
+    machine = FakeMachine()
+    heat = Heat(contest(candidate(FakeSession(machine, "a", 1))), 2, BenchSettings(seed=7), machine.clocks())
+    how = choose_rounds(round_s, heat)
+    assert (how.n_rounds, how.n_repeats, how.n_threads, how.seed) == (n_rounds, n_repeats, 2, 7)

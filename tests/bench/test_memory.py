@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from anyport.bench import memory
+from anyport.bench.blank import Blank
+from anyport.bench.memory import MemoryMark, above, mark_memory, peak_since
+
+
+@pytest.mark.skipif(sys.platform not in {"linux", "darwin"}, reason="peak memory is read on Linux and macOS")
+def test_what_was_needed_and_given_back_is_seen() -> None:
+    mark = mark_memory()
+    np.ones(50_000_000, np.uint8).sum()
+    found = peak_since(mark)
+    # on macOS the peak of other tests may hide this one
+    assert isinstance(found, Blank) or 40_000_000 < found < 200_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux resets a peak")
+def test_an_earlier_peak_does_not_count() -> None:
+    np.ones(60_000_000, np.uint8).sum()
+    found = peak_since(mark_memory())
+    assert isinstance(found, Blank) or found < 30_000_000
+
+
+@pytest.mark.parametrize(
+    ("mark", "peak_bytes", "expected"),
+    [
+        (MemoryMark(100, 100), 170, 70),
+        (MemoryMark(100, 100), 100, 0),
+        (MemoryMark(100, 150), 170, 70),
+        (MemoryMark(100, 150), 150, Blank("the process had needed more memory before, for its imports")),
+    ],
+)
+def test_a_peak_is_counted_above_the_mark(mark: MemoryMark, peak_bytes: int, expected: int | Blank) -> None:
+    assert above(mark, peak_bytes) == expected
+
+
+def test_a_blank_stays_blank() -> None:
+    assert peak_since(Blank("not here")) == Blank("not here")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no /proc")
+def test_where_the_system_says_nothing_there_is_no_number(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    from pathlib import Path
+
+    monkeypatch.setattr(memory, "_STATUS", Path(str(tmp_path)) / "absent")
+    monkeypatch.setattr(memory, "_CLEAR", Path(str(tmp_path)) / "absent" / "too")
+    assert mark_memory() == Blank(f"peak memory is not read on {sys.platform}")
+    (Path(str(tmp_path)) / "absent").write_text("VmRSS:\t5 kB\n", "ascii")
+    assert isinstance(mark_memory(), Blank)
