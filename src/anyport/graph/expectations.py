@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
 _FOLD_REL: Final = 1e-5  # a fold is one multiplication and one division in float32, in any order
-_CONVOLUTIONS: Final = ("conv1d", "conv2d", "conv3d", "convolution", "linear")
+_CONVOLUTIONS: Final = ("conv1d", "conv2d", "conv3d", "conv_transpose", "convolution", "linear")
 _MAX_CONSTANT_ELEMENTS: Final = 1 << 28
 
 
@@ -187,8 +187,10 @@ class _Fold:
         self._eps = eps
 
     def expected(self, what: str, load: Callable[[], np.ndarray], extra: tuple[str, ...]) -> Expected:
-        of = tuple(name for node in self._statistics for name in self._constants.of(node))
-        owner = of[0].rpartition(".")[0] if of else "batch_norm"
+        # a scale says nothing of bias and mean: found alone, it must not vouch for them
+        places = (0, 3) if what in {"scale", "weight"} else (0, 1, 2, 3)
+        of = tuple(name for place in places for name in self._constants.of(self._statistics[place]))
+        owner = self._constants.of(self._statistics[3])[0].rpartition(".")[0] or "batch_norm"
         return Expected(
             name=f"{owner} folded {what}", load=load, kind="folded", of=extra + of, rtol=_FOLD_REL
         )
@@ -219,8 +221,11 @@ class _Fold:
 
     def weight(self, weight: Any, *, transposed: bool) -> np.ndarray:
         """float32[channels, ...]: the weight of the convolution after the fold."""
-        value = self._constants.value(weight).double()
-        axis = 1 if transposed else 0
-        shape = [1] * value.ndim
-        shape[axis] = -1
-        return array_of((value * self._scale().reshape(shape)).float())
+        value, scale = self._constants.value(weight).double(), self._scale()
+        if not transposed:
+            return array_of((value * scale.reshape(-1, *[1] * (value.ndim - 1))).float())
+        # float32[in, out // groups, ...]: the channels of a group lie side by side
+        n_groups = scale.numel() // value.shape[1]
+        grouped = value.reshape(n_groups, -1, *value.shape[1:])
+        scaled = grouped * scale.reshape(n_groups, 1, -1, *[1] * (value.ndim - 2))
+        return array_of(scaled.reshape(value.shape).float())
