@@ -174,6 +174,20 @@ def _wav2vec2() -> nn.Module:
     )
 
 
+class _Recurrent(nn.Module):
+    """A recurrent layer and a head; ONNX has the gates of both kinds in another order than PyTorch."""
+
+    def __init__(self, kind: type[nn.GRU | nn.LSTM]) -> None:
+        super().__init__()
+        self.layer = kind(8, 24, batch_first=True)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return float32[batch, 12, 5]."""
+        answer: Tensor = self.head(self.layer(x)[0])
+        return answer
+
+
 _NO_CACHE: Final = {"use_cache": False}
 _FIXED_SIZE: Final = {"interpolate_pos_encoding": False}
 _MAP: Final = "height//32, width//32"
@@ -217,6 +231,13 @@ CLEAN: Final = (
         _NO_CACHE,
     ),
     Subject(
+        "gru",
+        lambda: seeded(lambda: _Recurrent(nn.GRU)),
+        {"x": "float32[batch, 12, 8]"},
+        {"y": "float32[batch, 12, 5]"},
+        BATCH,
+    ),
+    Subject(
         "llama",
         lambda: seeded(
             lambda: _network("LlamaForCausalLM", _text_config("LlamaConfig", num_key_value_heads=1))
@@ -225,6 +246,13 @@ CLEAN: Final = (
         {"logits": "float32[batch, sequence, 200]"},
         TEXT,
         _NO_CACHE,
+    ),
+    Subject(
+        "lstm",
+        lambda: seeded(lambda: _Recurrent(nn.LSTM)),
+        {"x": "float32[batch, 12, 8]"},
+        {"y": "float32[batch, 12, 5]"},
+        BATCH,
     ),
     Subject(
         "regnet",

@@ -132,11 +132,11 @@ class TiedNorms(nn.Module):
 def shake_norms(module: nn.Module) -> nn.Module:
     """Give every norm statistics of its own: fresh ones are 0 and 1, which hides mistakes."""
     generator = torch.Generator().manual_seed(3)
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            for tensor, low in ((child.running_mean, -0.5), (child.running_var, 0.5), (child.weight, 0.5)):
-                if tensor is not None:
-                    tensor.data.copy_(low + torch.rand(tensor.shape, generator=generator))
+    norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
+    for norm in norms:
+        for tensor, low in ((norm.running_mean, -0.5), (norm.running_var, 0.5), (norm.weight, 0.5)):
+            assert tensor is not None
+            tensor.data.copy_(low + torch.rand(tensor.shape, generator=generator))
     return module
 
 

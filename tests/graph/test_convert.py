@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.source.parts import BATCH, X, Y, part_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from anyport.graph.capture import Capture
     from anyport.graph.convert import Converted
 
 INSIDE = StoreOptions("inside")
@@ -103,8 +105,13 @@ class Chain(nn.Module):
         return answer
 
 
+@cache
+def chain() -> Capture:
+    return capture(part_of(Chain()))
+
+
 def inner_names() -> list[str]:
-    model = export(part_of(Chain())).converted.model
+    model = convert(chain(), part_of(Chain())).model
     inner = [value.name for node in model.graph for value in node.outputs]
     return [*model.graph.initializers, *filter(None, inner)][:4]
 
@@ -114,7 +121,7 @@ def test_an_output_named_like_anything_inside(tmp_path: Path) -> None:
     taken = inner_names()
     assert len(taken) == 4
     assert {"linear.weight", "linear.bias"} & set(taken)
-    captured = capture(part_of(Chain()))
+    captured = chain()
     for name in taken:
         part = part_of(Chain(), X, {name: "float32[batch, 8]"})
         graph = store(convert(captured, part), tmp_path / "m.onnx", INSIDE)
@@ -158,7 +165,7 @@ class Swap(nn.Module):
         return b * 2, a * 3
 
 
-@pytest.mark.parametrize("outputs", [("mul", "mul_1"), ("mul_1", "mul"), ("tensors_1", "tensors_0")])
+@pytest.mark.parametrize("outputs", [("mul_1", "mul"), ("tensors_1", "tensors_0")])
 def test_ends_may_swap_the_names_that_torch_gave(outputs: tuple[str, str], tmp_path: Path) -> None:
     inputs = {"a": X["x"], "b": X["x"]}
     part = part_of(Swap(), inputs, dict.fromkeys(outputs, "float32[batch, 8]"))
@@ -181,7 +188,7 @@ class DictOfTwo(nn.Module):
         return {"b": x * 2, "a": x * 3, "unused": x * 4, "label": x.argmax(1)}
 
 
-@pytest.mark.parametrize("order", [("a", "b", "label"), ("label", "b"), ("a",)])
+@pytest.mark.parametrize("order", [("a", "b", "label"), ("label", "b")])
 def test_a_dict_answers_in_the_declared_order(order: tuple[str, ...], tmp_path: Path) -> None:
     outputs = {name: "int64[batch]" if name == "label" else "float32[batch, 8]" for name in order}
     graph = export(part_of(DictOfTwo(), X, outputs)).store(tmp_path, INSIDE)
@@ -251,7 +258,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("outputs", "kind", "text"), WRONG)
 def test_the_axis_contract(outputs: dict[str, str], kind: type[ExportError], text: str) -> None:
-    captured = capture(part_of(Chain()))
+    captured = chain()
     with pytest.raises(kind, match=re.escape(text)):
         convert(captured, part_of(Chain(), X, outputs))
 
@@ -293,7 +300,7 @@ def converted_names(given: Converted) -> list[str | None]:
     return [value.name for node in given.model.graph for value in node.outputs]
 
 
-@pytest.mark.parametrize("name", ["encoder", "resnet"])
+@pytest.mark.parametrize("name", ["encoder"])
 def test_names_inside_are_the_same_every_time(name: str) -> None:
     given = shared(name)
     assert converted_names(convert(given.captured, given.part)) == converted_names(given.converted)

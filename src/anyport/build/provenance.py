@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Final
 
 from anyport.bundle import Provenance
@@ -66,7 +66,8 @@ def public_word(word: str) -> str:
     place, colon, function = (
         value.rpartition(":") if value.rpartition(":")[2].isidentifier() else (value, "", "")
     )
-    return f"{option}{equals}{Path(place).name or '.'}{colon}{function}"
+    name = PureWindowsPath(place).name  # it knows both kinds of slashes
+    return f"{option}{equals}{name or '.'}{colon}{function}"
 
 
 def created_at(epoch_s: int | None) -> str:
