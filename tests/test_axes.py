@@ -98,4 +98,8 @@ def test_sizes_are_those_of_python() -> None:
                 expected = eval(text, {}, sizes)  # noqa: S307 -- the test's own text, the law is "as Python counts"
             except ZeroDivisionError:
                 continue
-            assert parse_axis(text, "y").size(sizes) == expected
+            if expected < 0:
+                with pytest.raises(UsageError, match=f"is {expected}: a size cannot be below 0$"):
+                    parse_axis(text, "y").size(sizes)
+            else:
+                assert parse_axis(text, "y").size(sizes) == expected
