@@ -141,7 +141,9 @@ def _source_part(request: VerifyRequest, session: Session) -> Part:
         raise UsageError(
             f"'{request.against}' has {len(model.parts)} parts, {request.path.name} is one graph"
         )
-    return replace(model.parts[0], name=request.path.stem, signature=signature)
+    # a file that anyport wrote has the module's own names, others have what their exporter chose
+    is_ours = bool(_written_signature(request.path))
+    return replace(model.parts[0], name=request.path.stem, signature=signature, outputs_in_order=not is_ours)
 
 
 def declared_signature(request: VerifyRequest, session: Session) -> Signature:

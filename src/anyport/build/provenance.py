@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PureWindowsPath
@@ -34,7 +35,7 @@ def provenance_of(source: str, words: Sequence[str]) -> Provenance:
     """
     return Provenance(
         source=source,
-        command=" ".join(public_word(word) for word in words),
+        command=shlex.join(public_word(word) for word in words),
         packages=package_versions(),
         machine=platform.machine(),
         python=platform.python_version(),
