@@ -91,7 +91,7 @@ def test_nothing_is_divided_by_zero() -> None:
 OPERATORS = ("+", "-", "*", "//")
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.product(OPERATORS, repeat=2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(OPERATORS, repeat=2)))
 def test_sizes_are_those_of_python(first: str, second: str) -> None:
     text = f"a {first} b {second} c"
     for a, b, c in itertools.product((1, 2, 7), repeat=3):
