@@ -23,7 +23,7 @@ from anyport.runtime import open_session
 from anyport.source import TorchReference
 from anyport.verify import Status, Verdict, plan_cases, verify_bundle
 from faults import GELU_TANH, MODEL, WEIGHTS_ONLY, Fault, planted_faults, weight_names, zero_largest
-from subjects import DENSE, ENCODER, FAINT, VISION, Subject, clean_subjects, encoder, silent_subjects
+from subjects import CLEAN, DENSE, ENCODER, FAINT, VISION, Subject, encoder, silent_subjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,7 +128,7 @@ def power_of(verdict: Verdict) -> str:
 # ── the groups ──────────────────────────────────────────────────────────────────────────────────────────
 def clean(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[Row]:
     """Export each network and expect a pass."""
-    for subject in clean_subjects():
+    for subject in CLEAN:
         if is_wanted(subject.name):
             yield _clean_row(subject, folder / subject.name)
 
@@ -197,7 +197,10 @@ def unused_row() -> int:
 
 
 def limits(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[Row]:
-    """Plant a fault that changes no answer by more than rounding: no comparison of answers can see it."""
+    """Plant a fault that changes every answer by less than what passes: no comparison of answers sees it.
+
+    Over 48 000 random tokens the damaged encoder was at most 3.0 floors off, where 8 pass.
+    """
     if not is_wanted("gelu-faint"):
         return
     exported = export(FAINT, folder / FAINT.name)
@@ -235,7 +238,7 @@ def silent(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[Row]:
         verdict = exported.verdict()
         answers = [a for _, answer in exported.reference.known.values() for a in answer.outputs.values()]
         largest = max(float(np.max(np.abs(array))) for array in answers)
-        cells = {"network": subject.name, "largest answer": f"{largest:.3g}", **legs_of(verdict)}
+        cells = {"network": subject.name, "largest answer, float32": f"{largest:.3g}", **legs_of(verdict)}
         cells |= {"verdict": verdict.status.value, "message": message_of(verdict)}
         yield Row(subject.name, cells, _unlike(verdict, Status.INCONCLUSIVE))
 

@@ -55,11 +55,6 @@ def build(place: Path, *, force: bool) -> None:
         staging.commit()
 
 
-def build_again(place: Path, *, force: bool) -> None:
-    """Replace an output that is there."""
-    build(place, force=force or (place / "out").exists())
-
-
 def pack_it(place: Path, *, force: bool) -> None:
     pack(place / "source.port", place / "out", force=force)
 
@@ -70,7 +65,7 @@ def unpack_it(place: Path, *, force: bool) -> None:
 
 OPERATIONS: dict[str, Callable[..., None]] = {
     "build": build,
-    "build-again": build_again,
+    "build-again": build,
     "pack": pack_it,
     "unpack": unpack_it,
 }
@@ -99,7 +94,7 @@ def check_law(place: Path, operation: str) -> None:
     elif operation == "build-again":
         words = str(refusal(lambda: check_whole(place / "out")))
         assert "a build died while replacing it; the bundle before is in" in words, words
-    OPERATIONS[operation](place, force=is_there)
+    OPERATIONS[operation](place, force=is_there or operation == "build-again")
     wanted = "2.0.0" if operation.startswith("build") else "1.0.0"
     assert check_whole(place / "out") == wanted
 
@@ -160,7 +155,7 @@ def in_child(work: Callable[[], bool]) -> int:
 def killed(place: Path, operation: str, number: int) -> int:
     def work() -> bool:
         trap(kill, number)
-        OPERATIONS[operation](place, force=False)
+        OPERATIONS[operation](place, force=operation == "build-again")
         return True
 
     return in_child(work)
@@ -170,7 +165,7 @@ def interrupted(place: Path, operation: str, number: int) -> int:
     def work() -> bool:
         trap(interrupt, number)
         try:
-            OPERATIONS[operation](place, force=False)
+            OPERATIONS[operation](place, force=operation == "build-again")
         except (KeyboardInterrupt, OSError):  # shutil.rmtree closes a descriptor twice when it is interrupted
             # in the same process, as in a notebook; a lock torn from its owner lives as long as that
             check_law(place, operation)
@@ -188,7 +183,7 @@ def disk_full(place: Path, operation: str, number: int) -> int:
     def work() -> bool:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100 * (number - 1), hard))
-        error = refusal(lambda: OPERATIONS[operation](place, force=False))
+        error = refusal(lambda: OPERATIONS[operation](place, force=operation == "build-again"))
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         if error is None:
             return True

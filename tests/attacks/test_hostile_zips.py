@@ -240,3 +240,14 @@ def test_a_file_that_was_exchanged_with_its_checksums_is_refused(tmp_path: Path,
 
 def test_the_example_has_more_than_one_file_of_every_kind() -> None:
     assert make_manifest().variants["fp32"].graphs["network"].weights
+
+
+def test_a_checksum_that_is_wrong_in_both_places_is_refused(packed: Path, temporary: Path) -> None:
+    with zipfile.ZipFile(packed) as archive:
+        crc32 = archive.getinfo("assets/vocab.txt").CRC.to_bytes(4, "little")
+    content = packed.read_bytes()
+    assert content.count(crc32) == 2
+    packed.write_bytes(content.replace(crc32, bytes(4)))
+    assert (
+        refusal(packed, temporary) == f"{PREFIX}'assets/vocab.txt' has another checksum than its header says"
+    )

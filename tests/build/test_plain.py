@@ -113,3 +113,19 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     allowed = replace(QUICK, allow=frozenset({"inconclusive"}))
     assert export_plain(plan_for("deaf", tmp_path / "m.onnx", allowed), silent).files[0].exists()
+
+
+def test_a_foreign_file_with_names_of_its_own_is_matched_by_order(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            zoo.scores_and_choice(),
+            (torch.randn(3, 12),),
+            str(path),
+            dynamic_shapes={"features": {0: torch.export.Dim("batch")}},
+            verbose=False,
+            external_data=False,
+        )
+    verdict = verify_plain(request(path, f"{ZOO}/zoo.py:scores_and_choice", dims={"batch": "1..32"}))
+    assert verdict.status is Status.PASS, verdict.table()

@@ -42,7 +42,8 @@ def test_a_proof_names_every_array_once() -> None:
     recorder.answer(case("one", 1))
     recorder.answer(case("mine", 2, np.zeros((2, 3), np.float32)))
     proof, arrays = proof_of({"network": recorder})
-    assert sorted(arrays) == ["given/x", "network/mine/y", "network/one/y"]
+    assert sorted(arrays) == ["network/given/x", "network/mine/y", "network/one/y"]
+    assert proof.parts["network"][1].fills == {"x": Stored("network/given/x")}
     assert [c.name for c in proof.parts["network"]] == ["one", "mine"]
     assert proof.parts["network"][0].floors["y"].max_abs == 1e-6
     assert (proof.tolerance.max_abs_multiple, proof.tolerance.rms_multiple) == (8, 4)

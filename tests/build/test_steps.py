@@ -13,10 +13,18 @@ import onnx
 import pytest
 
 from anyport.build import build
+from anyport.build.steps import report_path
 from anyport.bundle import open_bundle
-from anyport.errors import AnyportError, AxisError, MismatchError, RefusedModelError, UsageError
+from anyport.errors import (
+    AnyportError,
+    AxisError,
+    MismatchError,
+    RefusedModelError,
+    SourceError,
+    UsageError,
+)
 from anyport.runtime import open_session
-from anyport.verify import Status, verify_bundle
+from anyport.verify import Gates, Status, verify_bundle
 from tests.build.building import QUICK, SMALL, TABLES, plan_for, silent
 
 
@@ -127,6 +135,7 @@ _BUILD = """
 import sys
 from pathlib import Path
 from anyport.build import build
+from anyport.build.steps import report_path
 from tests.build.building import plan_for, silent
 print(build(plan_for("masked_encoder", Path(sys.argv[1])), silent).digest)
 """
@@ -204,3 +213,52 @@ def test_a_wrong_description_is_refused(tables: dict[str, Any], text: str, tmp_p
     with pytest.raises(AnyportError) as caught:
         build(plan_for("noise", tmp_path / "m.port", **(SMALL | tables)), silent)
     assert caught.value.what.startswith(text)
+
+
+def test_a_bundle_that_was_allowed_to_fail_never_verifies_as_proven(tmp_path: Path) -> None:
+    settings = replace(QUICK, gates=Gates(atol=0), allow=frozenset({"failed"}))
+    result = build(plan_for("scores_and_choice", tmp_path / "m.port", settings), silent)
+    assert result.verdicts[0].status is Status.FAIL
+    with open_bundle(result.path) as bundle:
+        [verdict] = verify_bundle(bundle, open_session)
+    assert verdict.status is Status.INCONCLUSIVE
+    with pytest.raises(MismatchError, match="the bundle was written without being proven"):
+        verdict.raise_if_bad()
+
+
+def test_nothing_is_written_into_a_sealed_bundle(tmp_path: Path) -> None:
+    build(plan_for("scores_and_choice", tmp_path / "m.port"), silent)
+    for output in (tmp_path / "m.port" / "inner.port", tmp_path / "m.port" / "parts" / "inner.port"):
+        with pytest.raises(UsageError, match=r"'inner.port' would lie inside the sealed bundle 'm.port'"):
+            build(plan_for("scores_and_choice", output), silent)
+    with open_bundle(tmp_path / "m.port") as bundle:
+        bundle.check()
+
+
+def test_a_file_that_is_no_report_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "m.report.json").write_text("mine")
+    with pytest.raises(UsageError, match=r"'m.report.json' exists and is no report of anyport"):
+        build(plan_for("scores_and_choice", tmp_path / "m.port"), silent)
+    assert (tmp_path / "m.report.json").read_text() == "mine"
+    assert report_path(Path("a/v1.0")) == Path("a/v1.0.report.json")
+    assert report_path(Path("a/v1.0.port")) == Path("a/v1.0.report.json")
+
+
+WRONG_CASES = {
+    "fails": "the function of [cases] fails: RuntimeError: no pictures here",
+    "fails_late": "the function of [cases] fails: RuntimeError: no more pictures",
+    "a_number": "the function of [cases] fails: TypeError: 'int' object is not iterable",
+    "lists": "case 1 of [cases] is a list, not a dict of input name -> array",
+}
+
+
+@pytest.mark.parametrize("function", WRONG_CASES)
+def test_wrong_cases_are_told_before_the_export(function: str, tmp_path: Path) -> None:
+    steps: list[str] = []
+    plan = plan_for(
+        "scores_and_choice", tmp_path / "m.port", cases={"function": f"given_cases.py:{function}"}
+    )
+    with pytest.raises(SourceError) as caught:
+        build(plan, lambda step, _: steps.append(step))
+    assert caught.value.what == WRONG_CASES[function]
+    assert steps == []

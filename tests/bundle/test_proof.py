@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from anyport.bundle import (
+    TensorFileWriter,
     answers_of,
     case_of,
     open_arrays,
@@ -166,6 +167,26 @@ def test_other_parts_and_double_names_are_refused(tmp_path: Path) -> None:
         pytest.raises(BundleError, match="two cases of part network have one name"),
     ):
         read_proof(bundle)
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [(("x1", "y1"), "lacks array 'y3'"), (("x1", "y1", "y3", "z"), "has an unused array 'z'")],
+)
+def test_a_sealed_proof_with_other_arrays_is_refused(
+    tmp_path: Path, names: tuple[str, ...], text: str
+) -> None:
+    folder = make_bundle(tmp_path / "m.port")
+    arrays = {**make_proof()[1], "z": np.zeros(1, np.float32)}
+    (folder / "proof" / "arrays.safetensors").unlink()
+    forms = [(name, "F32", arrays[name].shape) for name in names]
+    with TensorFileWriter(folder / "proof" / "arrays.safetensors", forms) as writer:
+        for name in names:
+            writer.write(name, arrays[name])
+    seal_bundle(folder, make_manifest())
+    with open_bundle(folder) as bundle, pytest.raises(BundleError) as caught:
+        read_proof(bundle)
+    assert caught.value.what == f"proof/arrays.safetensors {text}"
 
 
 def test_a_case_too_large_to_make_is_refused(tmp_path: Path) -> None:

@@ -63,3 +63,9 @@ def test_a_damaged_bundle_is_refused_before_anything_runs(shell: Shell, tmp_path
     assert found.code == 1
     assert found.err.startswith("BundleError: ")
     assert "model.onnx" in found.err
+
+
+def test_what_is_for_bundles_is_refused_for_files(shell: Shell) -> None:
+    found = shell("verify", "m.onnx", "--against", "model.py:load", "--variant", "int8")
+    assert found.code == 2
+    assert found.err.startswith("UsageError: 'm.onnx' is no bundle: --variant and --part do not apply")

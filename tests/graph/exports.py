@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnxruntime as ort
 import torch
 import transformers as hf
@@ -21,8 +22,6 @@ from tests.source.parts import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import numpy as np
 
     from anyport.recipe import Part
 
@@ -61,6 +60,12 @@ def class_line(class_name: str) -> str:
     lines = MODULES.read_text(encoding="utf-8").splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"class {class_name}("))
     return f"{class_name}, usermodules.py:{start + 1}"
+
+
+def write_all(given: Export, folder: Path) -> None:
+    """Write graph, weights and module map."""
+    given.store(folder)
+    (folder / "modules.json").write_bytes(given.converted.modules.encode())
 
 
 def run_onnx(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -128,11 +133,11 @@ class TiedNorms(nn.Module):
 def shake_norms(module: nn.Module) -> nn.Module:
     """Give every norm statistics of its own: fresh ones are 0 and 1, which hides mistakes."""
     generator = torch.Generator().manual_seed(3)
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            for tensor, low in ((child.running_mean, -0.5), (child.running_var, 0.5), (child.weight, 0.5)):
-                if tensor is not None:
-                    tensor.data.copy_(low + torch.rand(tensor.shape, generator=generator))
+    norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
+    for norm in norms:
+        for tensor, low in ((norm.running_mean, -0.5), (norm.running_var, 0.5), (norm.weight, 0.5)):
+            assert tensor is not None
+            tensor.data.copy_(low + torch.rand(tensor.shape, generator=generator))
     return module
 
 
@@ -188,6 +193,17 @@ PARTS = {
 def shared(name: str, opset: int = DEFAULT_OPSET) -> Export:
     """Return an export that nobody may change."""
     return export(PARTS[name](), opset)
+
+
+def weights_of(module: nn.Module) -> dict[str, np.ndarray]:
+    """Return every parameter and buffer, also those that a checkpoint leaves out."""
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return {name: tensor.detach().numpy() for name, tensor in named}
+
+
+def holds(found: np.ndarray, weight: np.ndarray) -> bool:
+    """Say whether an array is a weight, as it is or transposed (what the exporter does to matrices)."""
+    return np.array_equal(found, weight) or np.array_equal(found, weight.T)
 
 
 def is_line(text: str) -> bool:

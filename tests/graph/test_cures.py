@@ -34,7 +34,8 @@ class Attention(nn.Module):
         self.finite = finite
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        keep = mask.bool()[:, None, None, :]
+        # ONNX Runtime's Attention (opset 23) takes no mask of one row for all queries
+        keep = mask.bool()[:, None, None, :].expand(-1, -1, x.shape[1], -1)
         q = x.unsqueeze(1)
         if not self.finite:
             return nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=keep).squeeze(1)

@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from anyport.errors import BundleError
 from anyport.graph.initializers import read_initializers
-from anyport.runtime.onnxfile import read_metadata
 from anyport.graph.storing import StoreOptions
-from tests.graph.exports import shared
+from anyport.runtime.onnxfile import read_metadata
+from tests.graph.exports import holds, shared, weights_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,12 +25,12 @@ def test_every_weight_is_read_as_it_is(weights: str, tmp_path: Path) -> None:
     given = shared("encoder")
     graph = given.store(tmp_path, StoreOptions(weights, {"name": "encoder"}))  # type: ignore[arg-type]
     found = read_initializers(graph.path)
-    state = given.part.module.state_dict()
+    state = weights_of(given.part.module)
     assert given.converted.weight_names <= set(found)
     for name in given.converted.weight_names:
         array = found[name].load()
         assert (found[name].shape, found[name].dtype) == (array.shape, str(array.dtype))
-        assert np.array_equal(array, state[name].numpy())
+        assert holds(array, state[name])
     assert read_metadata(graph.path) == {"name": "encoder"}
 
 
@@ -44,7 +44,7 @@ def write(path: Path, location: str, offset: int, n: int = 4, length: int | None
         entry.key, entry.value = key, value
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [n])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [n])
-    constant = numpy_helper.from_array(np.float32([1, 2]), "value")
+    constant = numpy_helper.from_array(np.array([1, 2], np.float32), "value")
     nodes = [
         helper.make_node("Add", ["x", "w"], ["y"]),
         helper.make_node("Constant", [], ["c"], value=constant),
@@ -63,7 +63,10 @@ def test_external_data_of_any_writer(tmp_path: Path) -> None:
 
 
 def test_scalars_and_empty_tensors(tmp_path: Path) -> None:
-    tensors = [numpy_helper.from_array(np.float32(3), "s"), numpy_helper.from_array(np.zeros((0, 3)), "e")]
+    tensors = [
+        numpy_helper.from_array(np.array(3, np.float32), "s"),
+        numpy_helper.from_array(np.zeros((0, 3)), "e"),
+    ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [])
     node = helper.make_node("Add", ["x", "s"], ["y"])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
@@ -110,8 +113,7 @@ def test_a_truncated_export(tmp_path: Path) -> None:
     graph.weights.write_bytes(content[:-4])
     found = read_initializers(graph.path)
     with pytest.raises(BundleError, match=re.escape("'weights.safetensors' has ")):
-        for array in found.values():
-            array.load()
+        _ = [array.load() for array in found.values()]
 
 
 def test_a_missing_weights_file(tmp_path: Path) -> None:

@@ -47,3 +47,8 @@ def test_options_that_mean_nothing_are_refused() -> None:
         SessionOptions(n_threads=0)
     with pytest.raises(UsageError, match="the memory limit is 0 bytes, it must be 1 or more"):
         SessionOptions(memory_limit_bytes=0)
+
+
+def test_more_threads_than_a_machine_can_start_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"^n_threads is 100000, this machine has \d+ cores"):
+        SessionOptions(n_threads=100_000)

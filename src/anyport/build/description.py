@@ -166,7 +166,8 @@ def toml_values(options: Iterable[str], option: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, text in pairs(options, option).items():
         try:
-            values[name] = tomllib.loads(f"value = {text}")["value"]
+            found = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
-            values[name] = text
+            found = {}
+        values[name] = found["value"] if len(found) == 1 else text
     return values

@@ -147,7 +147,10 @@ def _source_part(request: VerifyRequest, session: Session) -> Part:
     given = model.parts[0].given
     if given is not None and description is not None and description.dims.keys() - signature.dims.keys():
         given = of_fixed_sizes(given, signature.inputs)  # the file was made with --fix
-    return replace(model.parts[0], name=request.path.stem, signature=signature, given=given)
+    # a file that anyport wrote has the module's own names, others have what their exporter chose
+    is_ours = bool(written_words(request.path))
+    part = replace(model.parts[0], name=request.path.stem, signature=signature, given=given)
+    return replace(part, outputs_in_order=not is_ours)
 
 
 def declared_signature(request: VerifyRequest, session: Session) -> Signature:

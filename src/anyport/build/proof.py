@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anyport.bundle import Proof, ProofCase, ProofTolerance, RecordedFloor
+from anyport.cases import Stored
 from anyport.verify import MAX_ABS_MULTIPLE, RMS_MULTIPLE
 
 if TYPE_CHECKING:
@@ -38,13 +39,15 @@ def _proof_case(part: str, case: Case, answer: Answer, arrays: dict[str, np.ndar
     for name, array in answer.outputs.items():
         outputs[name] = f"{part}/{case.name}/{name}"
         arrays[outputs[name]] = np.ascontiguousarray(array)
+    # two parts may have given cases of one name
     for key, array in case.stored.items():
-        arrays[key] = np.ascontiguousarray(array)
+        arrays[f"{part}/{key}"] = np.ascontiguousarray(array)
+    fills = {n: Stored(f"{part}/{f.key}") if isinstance(f, Stored) else f for n, f in case.fills.items()}
     return ProofCase(
         name=case.name,
         kind=case.kind,
         sizes=dict(case.sizes),
-        fills=dict(case.fills),
+        fills=fills,
         outputs=outputs,
         floors={n: RecordedFloor(f.max_abs, f.rms, f.how) for n, f in answer.floors.items()},
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Final
 
 from anyport.bench.machine import package_versions
@@ -34,7 +35,7 @@ def provenance_of(source: str, words: Sequence[str]) -> Provenance:
     """
     return Provenance(
         source=source,
-        command=" ".join(public_word(word) for word in words),
+        command=shlex.join(public_word(word) for word in words),
         packages=build_packages(),
         machine=platform.machine(),
         python=platform.python_version(),
@@ -60,7 +61,8 @@ def public_word(word: str) -> str:
     place, colon, function = (
         value.rpartition(":") if value.rpartition(":")[2].isidentifier() else (value, "", "")
     )
-    return f"{option}{equals}{Path(place).name or '.'}{colon}{function}"
+    name = PureWindowsPath(place).name  # it knows both kinds of slashes
+    return f"{option}{equals}{name or '.'}{colon}{function}"
 
 
 def created_at(epoch_s: int | None) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from anyport.errors import SourceError
 from anyport.graph.convert import convert
 from anyport.graph.expectations import expected_weights
 from anyport.graph.initializers import read_initializers
 from anyport.graph.inspect import inspect_onnx
 from anyport.graph.localize import first_difference
 from anyport.runtime import open_session
-from anyport.source.lines import first_line
+from anyport.source.lines import first_line, user_line_of
 from anyport.verify import (
     PartSpec,
     Status,
@@ -23,7 +25,6 @@ from anyport.verify import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from anyport.build.plan import BuildSettings
@@ -123,11 +124,23 @@ def given_cases(part: Part) -> list[Case]:
 
     Raises:
         InputError: One does not fit the inputs of the part.
+        SourceError: The user's function fails, or returns something else.
     """
     if part.given is None:
         return []
-    feeds: list[Mapping[str, object]] = list(part.given())
+    try:
+        feeds = list(part.given())
+    except Exception as err:
+        raise SourceError(
+            f"the function of [cases] fails: {type(err).__name__}: {first_line(err)}", where=user_line_of(err)
+        ) from err
+    for number, arrays in enumerate(feeds, start=1):
+        if not isinstance(arrays, Mapping):
+            raise SourceError(
+                f"case {number} of [cases] is a {type(arrays).__name__}, not a dict of input name -> array",
+                do='return a list such as [{"x": numpy.zeros((2, 4), numpy.float32)}]',
+            )
     return [
-        typical_case(f"given {number}", arrays, part.signature.inputs, part.signature.dims)  # type: ignore[arg-type]
+        typical_case(f"given {number}", arrays, part.signature.inputs, part.signature.dims)
         for number, arrays in enumerate(feeds, start=1)
     ]

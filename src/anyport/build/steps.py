@@ -13,7 +13,7 @@ from anyport.build.exporting import convert_as_planned, export_words
 from anyport.build.fixing import fix_axes, n_left_out
 from anyport.build.proof import proof_of
 from anyport.build.provenance import created_at, provenance_of
-from anyport.build.proving import VARIANT, Recorder, verify_part
+from anyport.build.proving import VARIANT, Recorder, given_cases, verify_part
 from anyport.build.report import machine_report
 from anyport.bundle import (
     FORMAT,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from anyport.build.plan import BuildPlan, BuildSettings
     from anyport.recipe import Model, Part
 
+_MAX_REPORT_BYTES: Final = 64 << 20
 PROOF_BYTES: Final = 19_000_000  # the arrays of a proof; with its cases it stays under 20 MB
 
 
@@ -92,6 +93,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
         AnyportError: Anything that stops a build; the output is then as it was before.
     """
     started_s = time.monotonic()
+    _check_report(plan.output, force=plan.settings.force)
     with Staging.open(plan.output, force=plan.settings.force) as staging:
         model = load_model(plan, progress)
         proven = []
@@ -115,6 +117,8 @@ def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     """Load the model and lay the user's words over what the recipe says."""
     table = plan.description.model
     model = _fixed(find_model(plan.request), plan.settings.fix, progress)
+    for part in model.parts:
+        given_cases(part)  # a mistake in them is told before the export, which takes longer
     task = table.task or model.task
     settings = dict(model.settings) | plan.description.settings
     if task is not None:
@@ -257,10 +261,31 @@ def _graph_entry(proven: ProvenPart) -> GraphEntry:
     )
 
 
+def report_path(output: Path) -> Path:
+    """Return where the report of a bundle lies: ``digits.report.json`` for ``digits.port``."""
+    return output.with_name(f"{output.name.removesuffix('.port')}.report.json")
+
+
+def _check_report(output: Path, *, force: bool) -> None:
+    """Refuse to overwrite a file that is no report of ours."""
+    path = report_path(output)
+    if force or not path.exists():
+        return
+    try:
+        is_ours = path.stat().st_size <= _MAX_REPORT_BYTES and "manifest" in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise UsageError(
+            f"'{path.name}' exists and is no report of anyport, which would go there",
+            where=str(path),
+            do="choose another name for the bundle, or add --force to replace the file",
+        )
+
+
 def _write_report(result: BuildResult, wall_s: float) -> None:
-    """Write what this machine measured beside the sealed bundle, as ``NAME.report.json``."""
+    """Write what this machine measured beside the sealed bundle."""
     verdicts: list[Mapping[str, Any]] = [verdict.to_json() for verdict in result.verdicts]
     report = machine_report() | {"wall_s": round(wall_s, 3), "manifest": result.digest, "verdicts": verdicts}
-    path = result.path.with_suffix(".report.json")
     content = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    write_file_atomically(path, content.encode(), force=True)
+    write_file_atomically(report_path(result.path), content.encode(), force=True)

@@ -266,6 +266,13 @@ def _open_checked(output: Path) -> Workshop:
             where=str(place.parent),
             do=f"mkdir -p '{place.parent}'",
         )
+    for folder in place.resolve().parents:
+        if (folder / SEAL_NAME).is_file() and (folder / MANIFEST_NAME).is_file():
+            raise UsageError(
+                f"'{place.name}' would lie inside the sealed bundle '{folder.name}' and break it",
+                where=str(place),
+                do="choose a place outside of it",
+            )
     return open_workshop(place)
 
 

@@ -101,7 +101,8 @@ def plan_from(target: str, chosen: dict[str, Any]) -> BuildPlan:
         words[table] = words.get(table, {}) | toml_values(chosen[table], option)
     if chosen["cases"] is not None:
         words["cases"] = {"function": chosen["cases"]}
-    return BuildPlan(describe(words, "the description"), folder, chosen["out"], settings_from(chosen))
+    output = Path(os.path.abspath(chosen["out"]))  # noqa: PTH100 -- resolve() would follow a link
+    return BuildPlan(describe(words, "the description"), folder, output, settings_from(chosen))
 
 
 def _words_of(description: Any) -> dict[str, Any]:  # noqa: ANN401 -- a Description, imported late

@@ -102,8 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED
-    except Exception:  # noqa: BLE001 -- the edge of the process: an exit code of its own, not that of a check
+    except Exception as err:  # noqa: BLE001 -- the edge of the process: an exit code of its own
         traceback.print_exc()
+        if as_json:
+            _print_error(UsageError(f"a mistake in anyport: {type(err).__name__}: {err}"), as_json=True)
         click.echo("this is a mistake in anyport; please report it with the lines above", err=True)
         return OUR_MISTAKE
     return code if isinstance(code, int) else 0

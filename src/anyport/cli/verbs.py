@@ -25,7 +25,7 @@ VERBS: Final[Mapping[str, Verb]] = {  # sorted; nothing is imported before it is
     "inspect": Verb("anyport.cli.inspect", "Show what a bundle or an .onnx file holds."),
     "pack": Verb("anyport.cli.pack", "Put a bundle into one zip file."),
     "run": Verb("anyport.cli.run", "Run a bundle on pictures or arrays."),
-    "simplify": Verb("anyport.cli.simplify", "Simplify an .onnx file: fewer nodes, proven equal, not slower."),
+    "simplify": Verb("anyport.cli.simplify", "Simplify an .onnx file, proven equal and not slower."),
     "unpack": Verb("anyport.cli.unpack", "Make a folder of a bundle in a zip file."),
     "verify": Verb(
         "anyport.cli.verify", "Replay a bundle's proof, or compare an .onnx file with its source."

@@ -39,6 +39,8 @@ def command(target: Path, as_json: bool, **chosen: Any) -> int:  # noqa: ANN401,
             f"'{target.name}' needs --against" if is_file else f"'{target.name}' carries its own proof",
             do="anyport verify m.onnx --against model.py:load" if is_file else f"anyport verify {target}",
         )
+    if is_file and (chosen["variant"] or chosen["part"]):
+        raise UsageError(f"'{target.name}' is no bundle: --variant and --part do not apply")
     verdicts = _verify_file(target, chosen) if is_file else _verify_bundle(target, chosen)
     bad = [
         verdict for verdict in verdicts if _WORDS.get(verdict.status.value, "passed") not in chosen["allow"]

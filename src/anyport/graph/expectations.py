@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from anyport.graph.capture import quiet
+from anyport.graph.constants import FOLD_REL, WeightConstants
+from anyport.graph.recurrences import recurrence_folds
 from anyport.graph.tensorbits import array_of
 from anyport.source.adapter import PREFIX
 from anyport.verify import Expected
@@ -17,12 +17,11 @@ from anyport.verify import Expected
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    import numpy as np
     from torch.export import ExportedProgram
     from torch.fx import Node
 
-_FOLD_REL: Final = 1e-5  # a fold is one multiplication and one division in float32, in any order
-_CONVOLUTIONS: Final = ("conv1d", "conv2d", "conv3d", "convolution", "linear")
-_MAX_CONSTANT_ELEMENTS: Final = 1 << 28
+_CONVOLUTIONS: Final = ("conv1d", "conv2d", "conv3d", "conv_transpose", "convolution", "linear")
 
 
 def expected_weights(program: ExportedProgram) -> tuple[Expected, ...]:
@@ -43,13 +42,16 @@ def expected_weights(program: ExportedProgram) -> tuple[Expected, ...]:
     ]
     seen = {name for name, _, _ in tensors.values()}
     state = {name.removeprefix(PREFIX): value for name, value in program.state_dict.items()}
+    # tied weights have several names and one place in memory: one name stands for all
+    held = {value.data_ptr() for _, value, _ in tensors.values()}
     expected += [
         Expected(name=name, load=partial(array_of, value), kind="unused")
         for name, value in state.items()
-        if name not in seen and isinstance(value, Tensor)
+        if name not in seen and isinstance(value, Tensor) and value.data_ptr() not in held
     ]
-    constants = _Constants(program, tensors)
+    constants = WeightConstants(program, tensors)
     expected += list(_batch_norm_folds(program, constants))
+    expected += list(recurrence_folds(program, constants))
     expected += list(constants.folds())
     return tuple(expected)
 
@@ -83,69 +85,7 @@ def _weights_by_node(program: ExportedProgram) -> dict[str, tuple[str, Tensor, A
     return found
 
 
-class _Constants:
-    """The nodes of a program that depend on weights alone, computed when asked for."""
-
-    def __init__(self, program: ExportedProgram, tensors: Mapping[str, tuple[str, Tensor, Any]]) -> None:
-        self._tensors = tensors
-        self._of: dict[Node, tuple[str, ...]] = {}
-        for node in program.graph.nodes:
-            of = self._sources(node)
-            if of is not None:
-                self._of[node] = of
-
-    def _sources(self, node: Node) -> tuple[str, ...] | None:
-        if node.op == "placeholder":
-            return (self._tensors[node.name][0],) if node.name in self._tensors else None
-        if node.op != "call_function" or not node.all_input_nodes:
-            return None
-        parents = [self._of.get(parent) for parent in node.all_input_nodes]
-        if any(parent is None for parent in parents):
-            return None
-        return tuple(dict.fromkeys(name for parent in parents if parent for name in parent))
-
-    def of(self, node: Any) -> tuple[str, ...]:
-        """The names of the weights that a node (or ``None``) was computed from."""
-        return self._of.get(node, ()) if isinstance(node, torch.fx.Node) else ()
-
-    def holds(self, node: Any) -> bool:
-        """Whether a node is computed from weights alone."""
-        return isinstance(node, torch.fx.Node) and node in self._of
-
-    def value(self, node: Any) -> Any:
-        """Compute a node; what is no node is returned as it is."""
-        if not isinstance(node, torch.fx.Node):
-            return node
-        if node.op == "placeholder":
-            return self._tensors[node.name][1]
-        args = torch.fx.map_arg(node.args, self.value)
-        kwargs = torch.fx.map_arg(node.kwargs, self.value)
-        with torch.no_grad(), quiet():
-            return node.target(*args, **kwargs)  # type: ignore[operator]
-
-    def folds(self) -> Iterator[Expected]:
-        """Every computed constant: a graph may hold any of them in place of the weights."""
-        for node, of in self._of.items():
-            shape = getattr(node.meta.get("val"), "shape", None)
-            if node.op == "placeholder" or shape is None or _n_elements(shape) > _MAX_CONSTANT_ELEMENTS:
-                continue
-            yield Expected(
-                name=f"{'+'.join(of)} -> {node.name}",
-                load=partial(self._load, node),
-                kind="folded",
-                of=of,
-                rtol=_FOLD_REL,
-            )
-
-    def _load(self, node: Node) -> np.ndarray:
-        return array_of(self.value(node))
-
-
-def _n_elements(shape: Any) -> int:
-    return int(np.prod([int(n) for n in shape], dtype=np.int64))
-
-
-def _batch_norm_folds(program: ExportedProgram, constants: _Constants) -> Iterator[Expected]:
+def _batch_norm_folds(program: ExportedProgram, constants: WeightConstants) -> Iterator[Expected]:
     for node in program.graph.nodes:
         if node.op != "call_function" or "batch_norm" not in str(node.target):
             continue
@@ -181,17 +121,17 @@ class _Fold:
     Integer-Arithmetic-Only Inference", 2018, equation 14.
     """
 
-    def __init__(self, constants: _Constants, statistics: list[Any], eps: float) -> None:
+    def __init__(self, constants: WeightConstants, statistics: list[Any], eps: float) -> None:
         self._constants = constants
         self._statistics = statistics  # weight, bias, running mean, running variance: float32[channels]
         self._eps = eps
 
     def expected(self, what: str, load: Callable[[], np.ndarray], extra: tuple[str, ...]) -> Expected:
-        of = tuple(name for node in self._statistics for name in self._constants.of(node))
-        owner = of[0].rpartition(".")[0] if of else "batch_norm"
-        return Expected(
-            name=f"{owner} folded {what}", load=load, kind="folded", of=extra + of, rtol=_FOLD_REL
-        )
+        # a scale says nothing of bias and mean: found alone, it must not vouch for them
+        places = (0, 3) if what in {"scale", "weight"} else (0, 1, 2, 3)
+        of = tuple(name for place in places for name in self._constants.of(self._statistics[place]))
+        owner = self._constants.of(self._statistics[3])[0].rpartition(".")[0] or "batch_norm"
+        return Expected(name=f"{owner} folded {what}", load=load, kind="folded", of=extra + of, rtol=FOLD_REL)
 
     def _value(self, place: int) -> Tensor | None:
         node = self._statistics[place]
@@ -219,8 +159,11 @@ class _Fold:
 
     def weight(self, weight: Any, *, transposed: bool) -> np.ndarray:
         """float32[channels, ...]: the weight of the convolution after the fold."""
-        value = self._constants.value(weight).double()
-        axis = 1 if transposed else 0
-        shape = [1] * value.ndim
-        shape[axis] = -1
-        return array_of((value * self._scale().reshape(shape)).float())
+        value, scale = self._constants.value(weight).double(), self._scale()
+        if not transposed:
+            return array_of((value * scale.reshape(-1, *[1] * (value.ndim - 1))).float())
+        # float32[in, out // groups, ...]: the channels of a group lie side by side
+        n_groups = scale.numel() // value.shape[1]
+        grouped = value.reshape(n_groups, -1, *value.shape[1:])
+        scaled = grouped * scale.reshape(n_groups, 1, -1, *[1] * (value.ndim - 2))
+        return array_of(scaled.reshape(value.shape).float())

@@ -57,6 +57,8 @@ def _map_external(tensor: TensorProto, folder: Path) -> np.ndarray:
     file = (folder / place["location"]).resolve()
     if not file.is_relative_to(folder.resolve()):
         raise BundleError(f"weight '{tensor.name}' lies outside the model's folder", where=place["location"])
+    if not file.is_file():
+        raise BundleError(f"there is no file '{place['location']}', where weight '{tensor.name}' should be")
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     shape, offset = tuple(tensor.dims), int(place.get("offset", 0))
     size_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

@@ -64,7 +64,7 @@ class Graph:
         weights: The safetensors file beside it; ``None`` if the weights are inside.
         opset: Of the default domain.
         operators: Operator -> number of nodes, sorted by name.
-        n_parameters: Elements of the module's parameters and buffers that the graph holds.
+        n_parameters: Number of elements in the initializers.
         warnings: What the graph will not do that the module does.
     """
 
@@ -98,12 +98,9 @@ def store(converted: Converted, path: Path, options: StoreOptions) -> Graph:
     model.producer_name = "anyport"
     model.producer_version = __version__
     model.metadata_props.update(options.metadata)
-    n_parameters = sum(
-        value.const_value.size
-        for name, value in model.graph.initializers.items()
-        if name in converted.weight_names and value.const_value is not None
-    )
-    total_bytes = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
+    tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value]
+    n_parameters = sum(tensor.size for tensor in tensors)
+    total_bytes = sum(tensor.nbytes for tensor in tensors)
     beside = options.weights == "beside" or (options.weights == "auto" and total_bytes > MAX_INSIDE_BYTES)
     weights = path.with_name(weights_name(path)) if beside else None
     if weights is not None:
@@ -153,8 +150,7 @@ def move_out(model: ir.Model, weights: Path, weight_names: frozenset[str]) -> No
     outside = {
         name: value.const_value
         for name, value in model.graph.initializers.items()
-        if value.const_value is not None
-        and (name in weight_names or value.const_value.nbytes >= SMALL_BYTES)
+        if value.const_value is not None and (name in weight_names or value.const_value.nbytes >= SMALL_BYTES)
     }
     stored_as = _same_content(outside)
     order = sorted(set(stored_as.values()), key=lambda name: (-outside[name].dtype.itemsize, name))

@@ -26,6 +26,8 @@ class Part:
             name is, the inputs are given by position. An output's name is a key of what ``forward``
             returns, or stands for a tensor of a tuple by position.
         arguments: Other arguments of ``forward``, fixed for good in the graph.
+        outputs_in_order: The outputs are named by position, whatever ``forward`` calls them: for graphs of
+            other exporters, which name them as they like.
         given: The user's own cases, made anew at each call: input name -> array.
     """
 
@@ -33,6 +35,7 @@ class Part:
     module: nn.Module
     signature: Signature
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    outputs_in_order: bool = False
     given: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None = None
 
 

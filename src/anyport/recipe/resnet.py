@@ -21,8 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _WHOLE_PICTURE: Final = 384  # from this size on the processor does not crop
-_IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-_IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+# what the processor does where its file is silent (transformers 5.23, image_processing_pil_convnext.py)
+_DEFAULTS: Final[dict[str, Any]] = {
+    "crop_pct": 224 / 256,
+    "image_mean": (0.5, 0.5, 0.5),
+    "image_std": (0.5, 0.5, 0.5),
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "size": {"shortest_edge": _WHOLE_PICTURE},
+}
+# what the files of microsoft/resnet-18 to resnet-152 say, for a checkpoint that has no file
+_PUBLISHED: Final[Mapping[str, Any]] = {
+    "image_mean": (0.485, 0.456, 0.406),
+    "image_std": (0.229, 0.224, 0.225),
+    "size": 224,
+}
+_DESCRIBE: Final = "describe the model in an anyport.toml with [settings] of the classify task"
 _RESAMPLE: Final = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
@@ -43,7 +57,8 @@ def model_from_module(module: Any, processor: Mapping[str, Any], source: str) ->
 
     Args:
         module: In eval mode.
-        processor: The content of its ``preprocessor_config.json``; may be empty.
+        processor: The content of its ``preprocessor_config.json``; empty if there is none: then as in the
+            published ResNet checkpoints.
         source: Its name; only the last part of a path is kept.
     """
     size = _target_size(processor)
@@ -68,20 +83,18 @@ def task_settings(processor: Mapping[str, Any], size: int) -> dict[str, Any]:
     """Return the settings of the ``classify`` task for a ``preprocessor_config.json``.
 
     Args:
-        processor: May be empty: the processor's own defaults hold.
+        processor: Where it is silent, the processor's own defaults hold; empty is as published.
         size: Height and width of the network's input, in pixels.
     """
-    resample = _RESAMPLE[int(processor.get("resample", 2))]
-    settings: dict[str, Any] = {
-        "mode": "RGB",
-        "resample": resample,
-        "scale": float(processor.get("rescale_factor", 1 / 255)),
-        "mean": [float(v) for v in processor.get("image_mean", _IMAGENET_MEAN)],
-        "std": [float(v) for v in processor.get("image_std", _IMAGENET_STD)],
-    }
+    known = _DEFAULTS | dict(processor or _PUBLISHED)
+    settings: dict[str, Any] = {"mode": "RGB", "resample": _RESAMPLE[int(known["resample"])]}
+    settings["scale"] = float(known["rescale_factor"]) if known.get("do_rescale", True) else 1.0
+    if known.get("do_normalize", True):
+        settings["mean"] = [float(value) for value in known["image_mean"]]
+        settings["std"] = [float(value) for value in known["image_std"]]
     if size >= _WHOLE_PICTURE:
         return settings | {"size": [size, size]}
-    edge = int(size / float(processor.get("crop_pct", 224 / 256)))
+    edge = int(size / float(known["crop_pct"]))
     return settings | {"shortest_edge": edge, "crop": [size, size]}
 
 
@@ -99,13 +112,12 @@ class Logits(nn.Module):
 
 
 def _target_size(processor: Mapping[str, Any]) -> int:
-    size = processor.get("size", {"shortest_edge": 224})
+    size = (_DEFAULTS | dict(processor or _PUBLISHED))["size"]
     if isinstance(size, int):
         return size
-    for key in ("shortest_edge", "height"):
-        if key in size:
-            return int(size[key])
-    raise SourceError(f"preprocessor_config.json has size {dict(size)}, expected 'shortest_edge' or 'height'")
+    if "shortest_edge" in size:
+        return int(size["shortest_edge"])
+    raise SourceError(f"preprocessor_config.json has size = {dict(size)}, expected 'shortest_edge'")
 
 
 def _processor_settings(checkpoint: str | Path) -> dict[str, Any]:
@@ -123,6 +135,12 @@ def _processor_settings(checkpoint: str | Path) -> dict[str, Any]:
     if kind and not kind.startswith("ConvNext"):
         raise SourceError(
             f"the checkpoint's picture processor is '{kind}', this recipe knows ConvNext's",
-            do="describe the model in an anyport.toml with [settings] of the classify task",
+            do=_DESCRIBE,
+        )
+    if not settings.get("do_resize", True) or settings.get("do_center_crop", False):
+        raise SourceError(
+            "preprocessor_config.json has do_resize = false or do_center_crop = true, "
+            "which ConvNext's processor has not",
+            do=_DESCRIBE,
         )
     return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -9,6 +10,8 @@ from typing import Final, Literal
 from anyport.errors import UsageError, did_you_mean
 
 Optimization = Literal["all", "basic", "extended", "none"]
+
+_MAX_THREADS_PER_CORE: Final = 8  # a thousand threads take minutes to start
 
 _UNITS: Final = {
     "": 1,
@@ -48,6 +51,12 @@ class SessionOptions:
         """Refuse numbers that mean nothing."""
         if self.n_threads is not None and self.n_threads < 1:
             raise UsageError(f"n_threads is {self.n_threads}, it must be 1 or more")
+        most = _MAX_THREADS_PER_CORE * (os.cpu_count() or 1)
+        if self.n_threads is not None and self.n_threads > most:
+            raise UsageError(
+                f"n_threads is {self.n_threads}, this machine has {os.cpu_count()} cores",
+                do=f"give {most} or fewer; more than one thread a core is seldom faster",
+            )
         if self.memory_limit_bytes is not None and self.memory_limit_bytes < 1:
             raise UsageError(f"the memory limit is {self.memory_limit_bytes} bytes, it must be 1 or more")
 

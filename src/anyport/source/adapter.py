@@ -33,6 +33,7 @@ class Adapter(nn.Module):
         self._by_name = takes_by_name(part)
         self._inputs = tuple(spec.name for spec in part.signature.inputs)
         self._outputs = tuple(spec.name for spec in part.signature.outputs)
+        self._outputs_in_order = part.outputs_in_order
         self._arguments = dict(part.arguments)
         self.training = part.module.training
 
@@ -42,6 +43,8 @@ class Adapter(nn.Module):
             answer = self.module(**dict(zip(self._inputs, tensors, strict=True)), **self._arguments)
         else:
             answer = self.module(*tensors, **self._arguments)
+        if self._outputs_in_order:
+            return outputs_in_order(answer, self._outputs)
         return select_outputs(answer, self._outputs)
 
 
@@ -116,6 +119,16 @@ def select_outputs(answer: Any, names: Sequence[str]) -> tuple[Tensor, ...]:
         if name not in flat:
             raise SourceError(f"the model returns no output '{name}'{did_you_mean(name, flat)}")
     return tuple(flat[name] for name in names)
+
+
+def outputs_in_order(answer: Any, names: Sequence[str]) -> tuple[Tensor, ...]:
+    """Return the tensors of an answer: by key if all names are keys, else in their own order.
+
+    Raises:
+        SourceError: There are more or fewer than names.
+    """
+    flat = flatten_output(answer)
+    return select_outputs(flat if set(names) <= set(flat) else tuple(flat.values()), names)
 
 
 def flatten_output(answer: Any, prefix: str = "") -> dict[str, Tensor]:

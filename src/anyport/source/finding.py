@@ -57,6 +57,10 @@ def find_model(request: SourceRequest) -> Model:
         UsageError: A module without a recipe has no declared inputs and outputs.
     """
     given = _given(request)
+    if request.text.endswith(".py"):
+        raise UsageError(
+            f"'{request.text}' names a file, and no function", do=f"write {request.text}:FUNCTION"
+        )
     if _is_function(request.text):
         module = load_module(request.text, request.folder)
         if request.signature is None or not request.signature.inputs or not request.signature.outputs:
@@ -69,7 +73,7 @@ def find_model(request: SourceRequest) -> Model:
         return Model(
             name=name,
             source=_public_name(request.text),
-            parts=(Part("network", module, request.signature, request.arguments, given),),
+            parts=(Part("network", module, request.signature, request.arguments, given=given),),
         )
     model = _from_recipe(request)
     if given is None:

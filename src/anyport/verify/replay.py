@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from anyport.bundle.manifest import VariantEntry
     from anyport.bundle.proof import Proof, ProofCase
     from anyport.bundle.reading import Bundle, GraphFile
     from anyport.cases import Case
@@ -110,7 +111,18 @@ def _verify_graph(
         verdict = compare(RecordedReference(recorded, arrays), session, plan, spec)
     finally:
         session.close()
-    return verdict.with_leg(_SEALED)
+    entry = bundle.manifest.variants[graph.variant_name]
+    return verdict.with_leg(_SEALED if entry.proven else _not_proven(entry))
+
+
+def _not_proven(variant: VariantEntry) -> Leg:
+    """What a bundle says of itself that was written although its verdict was no pass."""
+    return Leg(
+        "weights",
+        Status.INCONCLUSIVE,
+        f"the bundle was written without being proven: {variant.note or 'nobody said why'}",
+        do="build it again, without --allow",
+    )
 
 
 def _omitted(proof: Proof, part: str) -> tuple[str, ...]:

@@ -166,16 +166,19 @@ class Catalogue:
             if name not in self._explained and not one.print.is_constant:
                 self._explained.add(name)
                 return "reordered", name, _reordered_text(one, name)
-        like = self._same_size(one.print, lambda seen: seen.dtype.startswith("float"))
-        names = [
+        names = [name for target in (one, *recipes) for name in self._unexplained_like(target)]
+        return self._changed(one, names[:_MAX_COUNTERPARTS], recipes) if names else None
+
+    def _unexplained_like(self, target: Sought) -> list[str]:
+        """Return the float initializers of a tensor's shape that nothing explains."""
+        if target.print.n_elements <= 1 or not target.print.dtype.startswith("float"):
+            return []
+        like = self._same_size(target.print, lambda seen: seen.dtype.startswith("float"))
+        return [
             name
             for name in like
-            if name not in self._explained
-            and one.print.n_elements > 1
-            and one.print.dtype.startswith("float")
-            and self._prints[name].squeezed == one.print.squeezed
+            if name not in self._explained and self._prints[name].squeezed == target.print.squeezed
         ]
-        return self._changed(one, names[:_MAX_COUNTERPARTS], recipes) if names else None
 
     def _changed(self, one: Sought, names: Sequence[str], recipes: Sequence[Sought]) -> tuple[str, str, str]:
         """Compare with what comes nearest: the tensor itself, or what it is folded to."""
