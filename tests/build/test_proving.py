@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
 
-from anyport.build.proving import given_cases, sweep_settings, verify_part
+from anyport.build.proving import given_cases, read_cases_once, sweep_settings, verify_part
 from anyport.errors import InputError
 from anyport.graph.capture import capture
 from anyport.graph.convert import convert
@@ -56,3 +57,19 @@ def test_given_arrays_are_what_is_run(tmp_path: Path) -> None:
     [case] = given_cases(part)
     arrays = case.arrays(part.signature.inputs)
     assert np.array_equal(arrays["features"], np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 12))
+
+
+def test_the_users_function_of_cases_runs_once(tmp_path: Path) -> None:
+    plan = plan_for("scores_and_choice", tmp_path / "m.port", cases={"function": "given_cases.py:samples"})
+    [part] = find_model(plan.request).parts
+    calls = []
+
+    def counted() -> list[dict[str, np.ndarray]]:
+        calls.append(1)
+        return [{"features": np.zeros((2, 12), np.float32)}]
+
+    read = read_cases_once(replace(part, given=counted))
+    assert len(given_cases(read)) == len(given_cases(read)) == 1
+    assert calls == [1]
+    bare = replace(part, given=None)
+    assert read_cases_once(bare) is bare

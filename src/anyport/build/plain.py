@@ -148,7 +148,7 @@ def _source_part(request: VerifyRequest, session: Session) -> Part:
     if given is not None and description is not None and description.dims.keys() - signature.dims.keys():
         given = of_fixed_sizes(given, signature.inputs)  # the file was made with --fix
     # a file that anyport wrote has the module's own names, others have what their exporter chose
-    is_ours = bool(written_words(request.path))
+    is_ours = bool(written)
     part = replace(model.parts[0], name=request.path.stem, signature=signature, given=given)
     return replace(part, outputs_in_order=not is_ours)
 

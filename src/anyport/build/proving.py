@@ -27,6 +27,8 @@ from anyport.verify import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+
     from anyport.build.plan import BuildSettings
     from anyport.cases import Case
     from anyport.graph.capture import Capture
@@ -126,6 +128,28 @@ def given_cases(part: Part) -> list[Case]:
         InputError: One does not fit the inputs of the part.
         SourceError: The user's function fails, or returns something else.
     """
+    return [
+        typical_case(f"given {number}", arrays, part.signature.inputs, part.signature.dims)
+        for number, arrays in enumerate(_given_feeds(part), start=1)
+    ]
+
+
+def read_cases_once(part: Part) -> Part:
+    """Run the user's function of cases, check what it gives, and keep that: pictures take time to read.
+
+    Raises:
+        InputError: A case does not fit the inputs of the part.
+        SourceError: The user's function fails, or returns something else.
+    """
+    if part.given is None:
+        return part
+    feeds = _given_feeds(part)
+    read = replace(part, given=lambda: feeds)
+    given_cases(read)
+    return read
+
+
+def _given_feeds(part: Part) -> list[Mapping[str, np.ndarray]]:
     if part.given is None:
         return []
     try:
@@ -140,7 +164,4 @@ def given_cases(part: Part) -> list[Case]:
                 f"case {number} of [cases] is a {type(arrays).__name__}, not a dict of input name -> array",
                 do='return a list such as [{"x": numpy.zeros((2, 4), numpy.float32)}]',
             )
-    return [
-        typical_case(f"given {number}", arrays, part.signature.inputs, part.signature.dims)
-        for number, arrays in enumerate(feeds, start=1)
-    ]
+    return feeds

@@ -13,7 +13,7 @@ from anyport.build.exporting import convert_as_planned, export_words
 from anyport.build.fixing import fix_axes, n_left_out
 from anyport.build.proof import proof_of
 from anyport.build.provenance import created_at, provenance_of
-from anyport.build.proving import VARIANT, Recorder, given_cases, verify_part
+from anyport.build.proving import VARIANT, Recorder, read_cases_once, verify_part
 from anyport.build.report import machine_report
 from anyport.bundle import (
     FORMAT,
@@ -117,8 +117,8 @@ def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     """Load the model and lay the user's words over what the recipe says."""
     table = plan.description.model
     model = _fixed(find_model(plan.request), plan.settings.fix, progress)
-    for part in model.parts:
-        given_cases(part)  # a mistake in them is told before the export, which takes longer
+    # a mistake in the user's cases is told before the export, which takes longer
+    model = replace(model, parts=tuple(read_cases_once(part) for part in model.parts))
     task = table.task or model.task
     settings = dict(model.settings) | plan.description.settings
     if task is not None:
