@@ -215,3 +215,18 @@ def test_values_are_toml_or_text(text: str, value: object) -> None:
 def test_a_value_is_one_value() -> None:
     """A line break would begin a second TOML key."""
     assert toml_values(["name=1\nother = 2"], "--set") == {"name": "1\nother = 2"}
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ({"opset": 12}, "opset 12 cannot be written: 13..23 can"),
+        ({"opset": 99}, "opset 99 cannot be written: 13..23 can"),
+        ({"compres": ["int8"]}, "test: unknown key 'compres' (did you mean 'compress'?)"),
+        ({"prefer": "beauty"}, "test: Invalid enum value 'beauty'"),
+    ],
+)
+def test_a_build_table_that_cannot_be_met_is_refused(table: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        describe({"model": {"source": "m.py:load"}, "build": table}, "test")
+    assert caught.value.what == text

@@ -47,7 +47,7 @@ def check(result: BuildResult, opset: int) -> None:
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("name", ["image_and_text", "tiny_resnet", "masked_encoder"])
 def test_models_are_proven_at_every_opset(name: str, opset: int, tmp_path: Path) -> None:
-    plan = plan_for(name, tmp_path / "m.port", replace(QUICK, opset=opset))
+    plan = plan_for(name, tmp_path / "m.port", build={"opset": opset})
     if (name, opset) == ("masked_encoder", 13):
         with pytest.raises(ExportError, match="which opset 14 can express"):
             build(plan, silent)
@@ -58,14 +58,14 @@ def test_models_are_proven_at_every_opset(name: str, opset: int, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("opset", OPSETS)
 def test_a_resnet_18_of_its_real_size(opset: int, tmp_path: Path) -> None:
-    how = replace(QUICK, opset=opset, max_cases=6)
-    check(build(plan_for("resnet_18", tmp_path / "m.port", how), silent), opset)
+    how = replace(QUICK, max_cases=6)
+    check(build(plan_for("resnet_18", tmp_path / "m.port", how, build={"opset": opset}), silent), opset)
 
 
 @pytest.mark.parametrize("opset", OPSETS)
 def test_operators_of_ones_own_are_proven_with_each_exporter(opset: int, tmp_path: Path) -> None:
-    how = replace(QUICK, opset=opset, custom_ops="ownops.py:OPS")
-    result = build(plan_for("clipped", tmp_path / "m.port", how, **OWN), silent)
+    made = {"opset": opset, "custom_ops": "ownops.py:OPS"}
+    result = build(plan_for("clipped", tmp_path / "m.port", build=made, **OWN), silent)
     check(result, opset)
     [step] = result.manifest.variants["fp32"].steps
     assert step.settings["custom_operators"] == ["anyport_tests::parts", "anyport_tests::soft_clip"]
@@ -83,17 +83,17 @@ def test_operators_of_ones_own_are_proven_with_each_exporter(opset: int, tmp_pat
 def test_a_table_that_is_none_stops_the_build(
     table: str, kind: type[AnyportError], text: str, tmp_path: Path
 ) -> None:
-    how = replace(QUICK, custom_ops=table)
+    made = {"custom_ops": table}
     with pytest.raises(kind) as caught:
-        build(plan_for("clipped", tmp_path / "m.port", how, **OWN), silent)
+        build(plan_for("clipped", tmp_path / "m.port", build=made, **OWN), silent)
     assert caught.value.what == text
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_translation_that_computes_something_else_is_caught(tmp_path: Path) -> None:
-    how = replace(QUICK, custom_ops="ownops.py:WRONG_OPS")
+    made = {"custom_ops": "ownops.py:WRONG_OPS"}
     with pytest.raises(MismatchError, match="output 'y' is off by"):
-        build(plan_for("clipped", tmp_path / "m.port", how, **OWN), silent)
+        build(plan_for("clipped", tmp_path / "m.port", build=made, **OWN), silent)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,8 +104,8 @@ def test_a_number_that_the_trace_made_constant_is_caught(tmp_path: Path) -> None
         "outputs": {"y": "float32[batch, n]"},
         "dims": {"batch": "1..8", "n": "2..16"},
     }
-    check(build(plan_for("scaled", tmp_path / "new.port", replace(QUICK, opset=18), **tables), silent), 18)
+    check(build(plan_for("scaled", tmp_path / "new.port", build={"opset": 18}, **tables), silent), 18)
     with pytest.raises(MismatchError) as caught:
-        build(plan_for("scaled", tmp_path / "old.port", replace(QUICK, opset=17), **tables), silent)
+        build(plan_for("scaled", tmp_path / "old.port", build={"opset": 17}, **tables), silent)
     assert "output 'y' is off by" in caught.value.what
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".port"] == ["new.port"]

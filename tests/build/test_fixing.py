@@ -124,8 +124,8 @@ def test_the_users_cases_of_other_sizes_are_left_out_and_counted() -> None:
 
 @pytest.mark.parametrize("opset", [17, 20])
 def test_a_fixed_model_is_proven_like_any_other(opset: int, tmp_path: Path) -> None:
-    how = replace(QUICK, opset=opset, fix={"batch": 2, "height": 24})
-    result = build(plan_for("dense", tmp_path / "m.port", how), silent)
+    made = {"opset": opset, "fix": {"batch": 2, "height": 24}}
+    result = build(plan_for("dense", tmp_path / "m.port", build=made), silent)
     assert result.verdicts[0].status is Status.PASS
     [step] = result.manifest.variants["fp32"].steps
     assert step.settings["fix"] == {"batch": 2, "height": 24}
@@ -147,9 +147,10 @@ def test_a_fixed_model_is_proven_like_any_other(opset: int, tmp_path: Path) -> N
 
 
 def test_a_model_without_any_dynamic_axis(tmp_path: Path) -> None:
-    how = replace(QUICK, fix={"batch": 1, "sequence": 7})
     path = tmp_path / "m.onnx"
-    result = export_plain(plan_for("masked_encoder", path, how), silent)
+    result = export_plain(
+        plan_for("masked_encoder", path, build={"fix": {"batch": 1, "sequence": 7}}), silent
+    )
     assert result.verdict.status is Status.PASS
     request = VerifyRequest(path, f"{ZOO}/zoo.py:masked_encoder", {}, {}, {}, QUICK)
     assert verify_plain(request).status is Status.PASS
@@ -157,10 +158,9 @@ def test_a_model_without_any_dynamic_axis(tmp_path: Path) -> None:
 
 def test_left_out_cases_are_said(tmp_path: Path) -> None:
     lines: list[tuple[str, str]] = []
-    how = replace(QUICK, fix={"batch": 3})
-    cases = {"cases": {"function": "given_cases.py:samples"}}
+    tables = {"cases": {"function": "given_cases.py:samples"}, "build": {"fix": {"batch": 3}}}
     build(
-        plan_for("scores_and_choice", tmp_path / "m.port", how, **cases),
+        plan_for("scores_and_choice", tmp_path / "m.port", **tables),
         lambda step, text: lines.append((step, text)),
     )
     assert lines[0] == ("warning", "1 of your 1 cases are of other sizes than batch=3: left out")

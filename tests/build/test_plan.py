@@ -15,8 +15,6 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"opset": 12}, "opset 12 cannot be written: 13..23 can"),
-        ({"opset": 99}, "opset 99 cannot be written: 13..23 can"),
         ({"max_cases": 0}, "max_cases and max_case_bytes must be 1 or more"),
         ({"max_case_bytes": 0}, "max_cases and max_case_bytes must be 1 or more"),
         ({"allow": frozenset({"anything"})}, "--allow 'anything' is not one of failed, inconclusive"),
@@ -55,12 +53,18 @@ def test_a_plan_prints_what_it_will_do() -> None:
         "dims": {"n": "1..4"},
         "cases": {"function": "cases.py:samples"},
         "arguments": {"mode": "fast"},
+        "build": {
+            "fix": {"n": 2},
+            "custom_ops": "table.py:OPS",
+            "simplify": "auto",
+            "compress": ["int8", "fp16"],
+        },
     }
     plan = BuildPlan(
         describe(words, "test"),
         Path("here"),
         Path("out/m.port"),
-        BuildSettings(force=True, gates=Gates(atol=1), fix={"n": 2}, custom_ops="table.py:OPS"),
+        BuildSettings(force=True, gates=Gates(atol=1)),
     )
     assert str(plan).splitlines() == [
         "source    m.py:load",
@@ -71,6 +75,9 @@ def test_a_plan_prints_what_it_will_do() -> None:
         "          fix    n = 2",
         "          custom operators of table.py:OPS",
         "verify    at most 40 cases of 64 MiB",
+        "simplify  auto",
+        "compress  int8",
+        "compress  fp16",
         "write     m.port  (an existing one is replaced)",
     ]
     assert plan.request.cases == "cases.py:samples"

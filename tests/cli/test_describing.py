@@ -6,7 +6,15 @@ from typing import Any
 import click
 import pytest
 
-from anyport.cli.describing import describing_options, plan_from, read_fixes, settings_from, step_printer
+from anyport.build.description import BuildTable, CalibrateTable, EvaluateTable
+from anyport.cli.describing import (
+    describing_options,
+    plan_from,
+    read_fixes,
+    settings_from,
+    step_printer,
+    variant_options,
+)
 from anyport.errors import UsageError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
@@ -17,6 +25,7 @@ def chosen(*words: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     @click.command()
+    @variant_options
     @describing_options
     def command(**options: Any) -> None:
         found.update(options)
@@ -37,11 +46,31 @@ def test_options_go_over_the_file() -> None:
 
 def test_what_changes_the_graph_is_given_once_for_all_verbs() -> None:
     words = ("--opset", "13", "--fix", "batch=1,height=224", "--fix", "width=8", "--custom-op", "t.py:OPS")
-    settings = settings_from(chosen(*words))
-    assert settings.opset == 13
-    assert settings.fix == {"batch": 1, "height": 224, "width": 8}
-    assert settings.custom_ops == "t.py:OPS"
-    assert settings_from(chosen()).fix == {}
+    made = plan_from("m.py:load", chosen(*words)).description.build
+    assert made == BuildTable(13, {"batch": 1, "height": 224, "width": 8}, "t.py:OPS")
+    assert plan_from("m.py:load", chosen()).description.build == BuildTable()
+
+
+def test_variants_are_asked_for_in_the_file_or_by_options(tmp_path: Path) -> None:
+    (tmp_path / "anyport.toml").write_text(
+        '[model]\nsource = "m.py:load"\n[build]\nopset = 17\nfix = { n = 2, m = 3 }\nsimplify = "auto"\n'
+        'compress = ["int8"]\n[calibrate]\nsamples = "c.py:samples"\n[evaluate]\nfunction = "e.py:accuracy"\n'
+    )
+    plain = plan_from(str(tmp_path), chosen()).description
+    assert plain.build == BuildTable(17, {"n": 2, "m": 3}, None, "auto", ["int8"])
+    assert plain.calibrate == CalibrateTable("c.py:samples")
+    assert plain.evaluate == EvaluateTable("e.py:accuracy", 0.005)
+    words = ("--fix", "n=4", "--simplify", "none", "--compress", "fp16", "--prefer", "size")
+    words += ("--calibrate", "pictures", "--max-drop", "0.01")
+    laid_over = plan_from(str(tmp_path), chosen(*words)).description
+    assert laid_over.build == BuildTable(17, {"n": 4, "m": 3}, None, "none", ["fp16"], "size")
+    assert laid_over.calibrate == CalibrateTable("pictures")
+    assert laid_over.evaluate == EvaluateTable("e.py:accuracy", 0.01)
+
+
+def test_a_drop_without_a_metric_is_refused() -> None:
+    with pytest.raises(UsageError, match="--max-drop is of your own metric"):
+        plan_from("m.py:load", chosen("--max-drop", "0.1"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from anyport.graph.equality import Judge, record_answers
 from anyport.runtime import SessionOptions, open_session
-from anyport.verify import Answer, CasePlan, Gates, SessionReference
+from anyport.verify import Answer, CasePlan, Gates, Leg, SessionReference, Status
 from tests.graph import planted
 from tests.graph.smallgraphs import equality, perceptron
 
@@ -52,6 +52,21 @@ def test_a_different_graph(tmp_path: Path) -> None:
 
 def test_a_gate_of_the_user_counts_too(tmp_path: Path) -> None:
     assert judged("wrong", tmp_path, Gates(atol=1.0)).status == "different"
+
+
+def test_missing_weights_make_a_graph_different_whatever_it_answers(tmp_path: Path) -> None:
+    source, target = perceptron(tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    planted.TOOLS["honest"](source, target)
+    asked: list[Path] = []
+
+    def account(path: Path) -> Leg:
+        asked.append(path)
+        return Leg("weights", Status.FAIL, "1 of 3 weights is not there")
+
+    judge = Judge(source, replace(equality(), account=account))
+    assert judge.judge(target, "all").status == "different"
+    assert judge.judge(target, "none").reason == "level none: 1 of 3 weights is not there"
+    assert asked == [target]
 
 
 def test_a_graph_that_does_not_open(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
 from anyport.bundle import convert_tree
 from anyport.errors import BundleError, UsageError
+from anyport.graph.convert import DEFAULT_OPSET, check_opset
 from anyport.tensors import Dim, Signature, TensorSpec, dim, pairs, tensor
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_NAME: Final = "anyport.toml"
+NO_SIMPLIFIER: Final = "none"
 _MAX_BYTES: Final = 1 << 20
 _NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _VERSION: Final = re.compile(r"^\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?$")
@@ -53,6 +55,48 @@ class CasesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function: str
 
 
+class BuildTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[build]``: what is made of the model.
+
+    Attributes:
+        opset: The ONNX opset that is written.
+        fix: Named axes that become numbers.
+        custom_ops: ``table.py:OPS``, translations of the user's own operators.
+        simplify: ``auto`` tries every simplifier, ``onnxslim,onnxsim`` these, ``none`` no one.
+        compress: Methods, each of which makes a variant: ``int8``, ``int8-dynamic``, ``fp16`` ….
+        prefer: What a compressed variant is for: one that is not faster is refused, unless it is ``size``.
+    """
+
+    opset: int = DEFAULT_OPSET
+    fix: dict[str, int] = {}
+    custom_ops: str | None = None
+    simplify: str = NO_SIMPLIFIER
+    compress: list[str] = []
+    prefer: Literal["size", "speed"] = "speed"
+
+
+class CalibrateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[calibrate]``: the inputs that compression measures on.
+
+    Attributes:
+        samples: ``calibrate.py:samples``, a folder of pictures, or ``random``.
+    """
+
+    samples: str
+
+
+class EvaluateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[evaluate]``: the user's own metric.
+
+    Attributes:
+        function: ``evaluate.py:accuracy``; it is given ``run(feeds) -> outputs``, and larger is better.
+        max_drop: How much less than the uncompressed model's a variant's value may be.
+    """
+
+    function: str
+    max_drop: Annotated[float, msgspec.Meta(ge=0)] = 0.005
+
+
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a user says about a model; see the attributes of the tables.
 
@@ -64,6 +108,9 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         arguments: ``[arguments]``: other arguments of ``forward``, fixed in the graph.
         cases: ``[cases]``.
         settings: ``[settings]`` of the task.
+        build: ``[build]``.
+        calibrate: ``[calibrate]``.
+        evaluate: ``[evaluate]``.
     """
 
     model: ModelTable
@@ -73,6 +120,9 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arguments: dict[str, Any] = {}
     cases: CasesTable | None = None
     settings: dict[str, Any] = {}
+    build: BuildTable = BuildTable()
+    calibrate: CalibrateTable | None = None
+    evaluate: EvaluateTable | None = None
 
 
 def read_description(path: Path) -> Description:
@@ -109,6 +159,7 @@ def describe(content: Mapping[str, Any], what: str) -> Description:
         raise UsageError(f"version '{model.version}' is no semantic version", do="write it as 1.0.0")
     if model.trained_at and not _DATE.match(model.trained_at):
         raise UsageError(f"trained_at '{model.trained_at}' is no date", do="write it as 2026-11-20")
+    check_opset(description.build.opset)
     signature_of(description)
     return description
 

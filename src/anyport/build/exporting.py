@@ -24,25 +24,25 @@ def convert_as_planned(captured: Capture, part: Part, plan: BuildPlan) -> Conver
         UsageError: It is no table, or does not fit.
         ExportError: The part has no translation, or the graph is not what was asked for.
     """
-    return convert(captured, part, plan.settings.opset, _custom_ops(plan))
+    return convert(captured, part, plan.description.build.opset, _custom_ops(plan))
 
 
 def export_words(converted: Converted, part: Part, plan: BuildPlan) -> dict[str, Any]:
     """Return the settings of the step ``export``, as a manifest keeps them."""
-    settings = plan.settings
+    made = plan.description.build
     words: dict[str, Any] = {
         "part": part.name,
-        "opset": settings.opset,
-        "exporter": exporter_of(settings.opset),
+        "opset": made.opset,
+        "exporter": exporter_of(made.opset),
         "cures": list(converted.cures),
     }
-    if settings.fix:
-        words["fix"] = dict(sorted(settings.fix.items()))
+    if made.fix:
+        words["fix"] = dict(sorted(made.fix.items()))
     if converted.custom_ops:
         words["custom_operators"] = list(converted.custom_ops)
     return words
 
 
 def _custom_ops(plan: BuildPlan) -> tuple[CustomOp, ...]:
-    text = plan.settings.custom_ops
+    text = plan.description.build.custom_ops
     return () if text is None else read_custom_ops(load_value(text, plan.folder, "table"), text)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from anyport.build.description import FILE_NAME, Description, read_description, signature_of
+from anyport.build.description import FILE_NAME, NO_SIMPLIFIER, Description, read_description, signature_of
 from anyport.errors import UsageError
-from anyport.graph.convert import DEFAULT_OPSET, check_opset
 from anyport.source import SourceRequest
 from anyport.verify import Gates
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ALLOWED: Final = ("failed", "inconclusive")  # what a user may allow by name
 
@@ -23,9 +19,6 @@ class BuildSettings:
     """How a build is done, apart from the model itself.
 
     Attributes:
-        opset: The ONNX opset that is written.
-        fix: Named axes that become numbers.
-        custom_ops: ``table.py:OPS``, translations of the user's own operators.
         max_case_bytes: The largest inputs of one case of the verification.
         max_cases: How many cases there are at most.
         seed: Of the random cases.
@@ -37,9 +30,6 @@ class BuildSettings:
         show_command: What shows more of a failed verdict; it ends the message.
     """
 
-    opset: int = DEFAULT_OPSET
-    fix: Mapping[str, int] = field(default_factory=dict)
-    custom_ops: str | None = None
     max_case_bytes: int = 64 << 20
     max_cases: int = 40
     seed: int = 0
@@ -52,7 +42,6 @@ class BuildSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done, before anything is loaded."""
-        check_opset(self.opset)
         if self.max_cases < 1 or self.max_case_bytes < 1:
             raise UsageError("max_cases and max_case_bytes must be 1 or more")
         for word in self.allow:
@@ -71,16 +60,18 @@ class BuildPlan:
 
     def __str__(self) -> str:
         """Return one line per step."""
-        model = self.description.model
+        model, made = self.description.model, self.description.build
         lines = [
             f"source    {model.source}",
-            f"export    opset {self.settings.opset}",
+            f"export    opset {made.opset}",
             *(f"          input  {name} = {text}" for name, text in self.description.inputs.items()),
             *(f"          output {name} = {text}" for name, text in self.description.outputs.items()),
             *(f"          dim    {name} = {text}" for name, text in self.description.dims.items()),
-            *(f"          fix    {name} = {size}" for name, size in self.settings.fix.items()),
-            *(f"          custom operators of {table}" for table in [self.settings.custom_ops] if table),
+            *(f"          fix    {name} = {size}" for name, size in made.fix.items()),
+            *(f"          custom operators of {table}" for table in [made.custom_ops] if table),
             f"verify    at most {self.settings.max_cases} cases of {self.settings.max_case_bytes >> 20} MiB",
+            *(f"simplify  {made.simplify}" for _ in [made.simplify] if made.simplify != NO_SIMPLIFIER),
+            *(f"compress  {method}" for method in made.compress),
             f"write     {self.output.name}"
             + ("  (an existing one is replaced)" if self.settings.force else ""),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport import __version__
@@ -15,6 +15,7 @@ from anyport.build.proof import proof_of
 from anyport.build.provenance import created_at, provenance_of
 from anyport.build.proving import VARIANT, Recorder, read_cases_once, verify_part
 from anyport.build.report import machine_report
+from anyport.build.simplifying import Known, simplify_proven, simplify_settings
 from anyport.bundle import (
     FORMAT,
     GraphEntry,
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyport.build.plan import BuildPlan, BuildSettings
+    from anyport.graph.convert import Converted
+    from anyport.graph.simplification import Simplification
     from anyport.recipe import Model, Part
+    from anyport.runtime import Optimization
 
 _MAX_REPORT_BYTES: Final = 64 << 20
 PROOF_BYTES: Final = 19_000_000  # the arrays of a proof; with its cases it stays under 20 MB
@@ -55,14 +59,21 @@ class ProvenPart:
         graph: Its files.
         verdict: What the comparison found.
         recorder: The reference's answers.
-        words: The settings of the step ``export``: opset, exporter, what was mended.
+        steps: What was done to the graph, in order.
+        simplification: What the simplifiers made of it; ``None`` if none was asked for.
     """
 
     part: Part
     graph: Graph
     verdict: Verdict
     recorder: Recorder
-    words: Mapping[str, Any]
+    steps: tuple[Step, ...]
+    simplification: Simplification | None = None
+
+    @property
+    def optimization(self) -> Optimization:
+        """What a runtime may rewrite while it opens the graph."""
+        return self.simplification.optimization if self.simplification else "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +85,14 @@ class BuildResult:
         manifest: Of the bundle.
         digest: sha256 of the manifest, which holds the digests of all other files.
         verdicts: One per part.
+        simplifications: Part -> what the simplifiers made of it, where any was asked for.
     """
 
     path: Path
     manifest: Manifest
     digest: str
     verdicts: tuple[Verdict, ...]
+    simplifications: Mapping[str, Simplification] = field(default_factory=dict)
 
 
 def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
@@ -94,6 +107,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     """
     started_s = time.monotonic()
     _check_report(plan.output, force=plan.settings.force)
+    simplify_settings(plan.description.build.simplify)  # a name that does not exist is told before the export
     with Staging.open(plan.output, force=plan.settings.force) as staging:
         model = load_model(plan, progress)
         proven = []
@@ -108,7 +122,13 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
         "bundle",
         f"{plan.output.name}   {len(manifest.files)} files, {size_mb:.1f} MB   sha256 {digest[:12]}…",
     )
-    result = BuildResult(plan.output, manifest, digest, tuple(p.verdict for p in proven))
+    result = BuildResult(
+        plan.output,
+        manifest,
+        digest,
+        tuple(p.verdict for p in proven),
+        {p.part.name: p.simplification for p in proven if p.simplification is not None},
+    )
     _write_report(result, time.monotonic() - started_s)
     return result
 
@@ -116,7 +136,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
 def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     """Load the model and lay the user's words over what the recipe says."""
     table = plan.description.model
-    model = _fixed(find_model(plan.request), plan.settings.fix, progress)
+    model = _fixed(find_model(plan.request), plan.description.build.fix, progress)
     # a mistake in the user's cases is told before the export, which takes longer
     model = replace(model, parts=tuple(read_cases_once(part) for part in model.parts))
     task = table.task or model.task
@@ -163,7 +183,18 @@ def export_and_prove(
     progress("verify", verdict.summary())
     if not is_allowed(verdict, plan.settings):
         verdict.raise_if_bad()
-    return ProvenPart(part, graph, verdict, recorder, export_words(converted, part, plan))
+    proven = ProvenPart(part, graph, verdict, recorder, (_export_step(converted, part, plan, verdict),))
+    settings = simplify_settings(plan.description.build.simplify)
+    if settings is None:
+        return proven
+    known = Known(captured, recorder, plan.settings.gates)
+    simplified = simplify_proven(graph, verdict, known, settings, progress)
+    steps = (*proven.steps, simplified.step)
+    return replace(proven, graph=simplified.graph, steps=steps, simplification=simplified.found)
+
+
+def _export_step(converted: Converted, part: Part, plan: BuildPlan, verdict: Verdict) -> Step:
+    return Step("export", export_words(converted, part, plan), verdict.summary())
 
 
 def is_allowed(verdict: Verdict, settings: BuildSettings) -> bool:
@@ -213,7 +244,7 @@ def _manifest(model: Model, proven: list[ProvenPart], plan: BuildPlan) -> Manife
     table = plan.description.model
     statuses = {p.verdict.status for p in proven}
     note = "" if statuses == {Status.PASS} else "; ".join(p.verdict.summary() for p in proven)
-    steps = [Step("export", dict(p.words), p.verdict.summary()) for p in proven]
+    steps = [step for p in proven for step in p.steps]
     return Manifest(
         format=FORMAT,
         model=ModelFacts(
@@ -258,6 +289,7 @@ def _graph_entry(proven: ProvenPart) -> GraphEntry:
         n_nodes=graph.n_nodes,
         operators=dict(graph.operators),
         n_parameters=graph.n_parameters,
+        optimization=proven.optimization,
     )
 
 
@@ -286,6 +318,8 @@ def _check_report(output: Path, *, force: bool) -> None:
 def _write_report(result: BuildResult, wall_s: float) -> None:
     """Write what this machine measured beside the sealed bundle."""
     verdicts: list[Mapping[str, Any]] = [verdict.to_json() for verdict in result.verdicts]
-    report = machine_report() | {"wall_s": round(wall_s, 3), "manifest": result.digest, "verdicts": verdicts}
+    facts = {"wall_s": round(wall_s, 3), "manifest": result.digest, "verdicts": verdicts}
+    simplifications = {name: found.to_json() for name, found in result.simplifications.items()}
+    report = machine_report() | facts | {"simplifications": simplifications}
     content = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     write_file_atomically(report_path(result.path), content.encode(), force=True)

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from anyport.cli.describing import describing_options, plan_from, step_printer
+from anyport.cli.describing import describing_options, plan_from, step_printer, variant_options
 from anyport.cli.frame import show_json
 
 
 @click.command()
 @click.argument("target", metavar="SOURCE")
+@variant_options
 @describing_options
 def command(target: str, as_json: bool, dry_run: bool, **chosen: Any) -> None:  # noqa: ANN401, FBT001
     """Export SOURCE, prove the export against PyTorch, and seal it as a bundle.

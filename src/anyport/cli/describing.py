@@ -80,6 +80,27 @@ def describing_options(function: _F) -> _F:
     return function
 
 
+def variant_options(function: _F) -> _F:
+    """Add the options that say which variants a bundle has; those of `describing_options` stand below."""
+    options = (
+        click.option("--simplify", metavar="auto|TOOLS", help="Fewer nodes, proven equal: auto, onnxslim, …"),
+        click.option(
+            "--compress", multiple=True, metavar="METHOD", help="A variant: int8, int8-dynamic, fp16"
+        ),
+        click.option(
+            "--prefer", type=click.Choice(["size", "speed"]), help="size: slower ones are kept too."
+        ),
+        click.option(
+            "--calibrate", metavar="SAMPLES", help="calibrate.py:samples, a folder of pictures, random"
+        ),
+        click.option("--evaluate", metavar="FILE.py:FUNCTION", help="Your metric: accuracy(run) -> float."),
+        click.option("--max-drop", type=float, help="Of your metric.  [default: 0.005]"),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def plan_from(target: str, chosen: dict[str, Any]) -> BuildPlan:
     """Lay the options over the target's anyport.toml.
 
@@ -101,8 +122,33 @@ def plan_from(target: str, chosen: dict[str, Any]) -> BuildPlan:
         words[table] = words.get(table, {}) | toml_values(chosen[table], option)
     if chosen["cases"] is not None:
         words["cases"] = {"function": chosen["cases"]}
+    words["build"] = words.get("build", {}) | _build_words(chosen, words.get("build", {}))
+    _lay_data(words, chosen)
     output = Path(os.path.abspath(chosen["out"]))  # noqa: PTH100 -- resolve() would follow a link
     return BuildPlan(describe(words, "the description"), folder, output, settings_from(chosen))
+
+
+def _build_words(chosen: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
+    """Return what the options say of ``[build]``; ``--fix`` adds to what is written."""
+    names = ("opset", "custom_ops", "simplify", "prefer")
+    words = {name: chosen[name] for name in names if chosen.get(name) is not None}
+    if chosen["fix"]:
+        words["fix"] = written.get("fix", {}) | read_fixes(chosen["fix"])
+    if chosen.get("compress"):
+        words["compress"] = list(chosen["compress"])
+    return words
+
+
+def _lay_data(words: dict[str, Any], chosen: dict[str, Any]) -> None:
+    """Lay the options over ``[calibrate]`` and ``[evaluate]``."""
+    if chosen.get("calibrate") is not None:
+        words["calibrate"] = {"samples": chosen["calibrate"]}
+    given = {"function": chosen.get("evaluate"), "max_drop": chosen.get("max_drop")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and "function" not in words.get("evaluate", {}) | given:
+        raise UsageError("--max-drop is of your own metric", do="name it: --evaluate evaluate.py:accuracy")
+    if given:
+        words["evaluate"] = words.get("evaluate", {}) | given
 
 
 def _words_of(description: Any) -> dict[str, Any]:  # noqa: ANN401 -- a Description, imported late
@@ -110,9 +156,7 @@ def _words_of(description: Any) -> dict[str, Any]:  # noqa: ANN401 -- a Descript
 
     words: dict[str, Any] = msgspec.to_builtins(description)
     words["model"] = {key: value for key, value in words["model"].items() if value is not None}
-    if words["cases"] is None:
-        del words["cases"]
-    return words
+    return {name: value for name, value in words.items() if value is not None}
 
 
 def settings_from(chosen: dict[str, Any]) -> BuildSettings:
@@ -120,10 +164,8 @@ def settings_from(chosen: dict[str, Any]) -> BuildSettings:
     from anyport.build import BuildSettings
     from anyport.verify import Gates
 
-    names = ("opset", "custom_ops", "max_cases", "max_case_bytes", "seed", "force")
+    names = ("max_cases", "max_case_bytes", "seed", "force")
     given = {name: chosen[name] for name in names if chosen.get(name) is not None}
-    if chosen.get("fix"):
-        given["fix"] = read_fixes(chosen["fix"])
     return BuildSettings(
         gates=Gates(*(chosen[name] for name in ("rtol", "atol", "mse", "l2"))),
         allow=frozenset(chosen["allow"]),

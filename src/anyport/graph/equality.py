@@ -14,12 +14,12 @@ from anyport.runtime import SessionOptions, open_session
 from anyport.verify import CasePlan, Gates, SessionReference, Status, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from anyport.cases import Case
     from anyport.runtime import Optimization
-    from anyport.verify import Answer, PartSpec, Reference, Verdict
+    from anyport.verify import Answer, Leg, PartSpec, Reference, Verdict
 
 _ANSWERS_BYTES: Final = 512 << 20  # of memory for the reference's answers
 
@@ -34,6 +34,7 @@ class Equality:
         gates: The user's own limits.
         reference: Who knows the right answers; by default the original graph without optimizations.
         timed: The case that is timed; by default the one that ``anyport bench`` times.
+        account: Whether a file has all weights of the model; without it only the answers are compared.
     """
 
     part: PartSpec
@@ -41,6 +42,7 @@ class Equality:
     gates: Gates = field(default_factory=Gates)
     reference: Reference | None = None
     timed: Case | None = None
+    account: Callable[[Path], Leg] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Judge:
     def __init__(self, original: Path, equality: Equality) -> None:
         self._equality = equality
         self._known: dict[tuple[Path, Optimization], Judgement] = {}
+        self._accounts: dict[Path, Leg] = {}
         if equality.reference is not None:
             self._answers = record_answers(equality.reference, equality.plan)
             return
@@ -129,11 +132,20 @@ class Judge:
             return Judgement("failed", reason=f"level {level}: {err.what}")
         part, gates = self._equality.part, self._equality.gates
         try:
-            return _judgement(compare(self._answers, session, self._answers.plan, part, gates), level)
+            verdict = compare(self._answers, session, self._answers.plan, part, gates)
         except MismatchError as err:  # the reference itself has no answer
             return Judgement("unproven", reason=err.what)
         finally:
             session.close()
+        return _judgement(self._accounted(verdict, path), level)
+
+    def _accounted(self, verdict: Verdict, path: Path) -> Verdict:
+        """Add the leg of the weights, which is the same at every level."""
+        if self._equality.account is None or verdict.status is not Status.PASS:
+            return verdict
+        if path not in self._accounts:
+            self._accounts[path] = self._equality.account(path)
+        return verdict.with_leg(self._accounts[path])
 
 
 def _judgement(verdict: Verdict, level: Optimization) -> Judgement:

@@ -53,20 +53,18 @@ def value_names(model: ir.Model) -> frozenset[str]:
 
 
 def hollow_out(model: ir.Model) -> frozenset[str]:
-    """Turn every large initializer into an input of the graph; return their names.
+    """Turn every initializer that is large, or outside of the file, into an input; return their names.
 
-    Small ones that lie outside of the file come into it.
+    What lies outside are weights that have a name to swap them by, however small: no tool shall merge them.
     """
     graph = model.graph
-    large = []
+    taken = []
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is not None and tensor.nbytes >= SMALL_BYTES:
-            large.append(name)
+        if tensor is not None and (tensor.nbytes >= SMALL_BYTES or isinstance(tensor, ir.ExternalTensor)):
+            taken.append(name)
             _become_input(value, tensor, graph)
-        elif isinstance(tensor, ir.ExternalTensor):
-            value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=name)
-    return frozenset(large)
+    return frozenset(taken)
 
 
 def _become_input(value: ir.Value, tensor: ir.TensorProtocol, graph: ir.Graph) -> None:

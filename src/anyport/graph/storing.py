@@ -99,7 +99,7 @@ def store(converted: Converted, path: Path, options: StoreOptions) -> Graph:
     model.producer_version = __version__
     model.metadata_props.update(options.metadata)
     tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value]
-    n_parameters = sum(tensor.size for tensor in tensors)
+    n_parameters = count_parameters(model)
     total_bytes = sum(tensor.nbytes for tensor in tensors)
     beside = options.weights == "beside" or (options.weights == "auto" and total_bytes > MAX_INSIDE_BYTES)
     weights = path.with_name(weights_name(path)) if beside else None
@@ -133,6 +133,12 @@ def check_file(path: Path) -> None:
 def count_operators(model: ir.Model) -> dict[str, int]:
     """Return operator -> number of nodes, sorted by name; those of inner graphs count too."""
     return dict(sorted(Counter(_operator(node) for node in model.graph.all_nodes()).items()))
+
+
+def count_parameters(model: ir.Model) -> int:
+    """Return the number of elements in the initializers."""
+    values = model.graph.initializers.values()
+    return sum(value.const_value.size for value in values if value.const_value is not None)
 
 
 def _operator(node: ir.Node) -> str:
