@@ -105,6 +105,15 @@ def test_padding_is_ones_and_then_zeros(shape: tuple[int, ...], *, left: bool, e
     assert (n_ones[-1] == 0) == empty_row
 
 
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (2, 3, 0)])
+@pytest.mark.parametrize(
+    "fill", [Constant(1), Normal(1), Uniform(1, 0, 9), Padding(1), Padding(1, left=True)]
+)
+def test_an_axis_may_be_empty(shape: tuple[int, ...], fill: Fill) -> None:
+    made = make_array(fill, shape, "int64")
+    assert (made.shape, str(made.dtype)) == (shape, "int64")
+
+
 def test_rows_of_a_mask_differ() -> None:
     mask = make_array(Padding(0), (8, 50), "bool")
     assert len(set(mask.sum(axis=1).tolist())) > 4

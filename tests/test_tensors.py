@@ -36,7 +36,7 @@ def test_a_dim_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("0..4", "dim 'd' = 0..4 is not a range of sizes"),
+        ("0..0", "dim 'd' = 0..0 is not a range of sizes"),
         ("4..4", "dim 'd' = 4..4 is not a range of sizes"),
         ("8..4", "dim 'd' = 8..4 is not a range of sizes"),
         ("8..16:0", "dim 'd' = 8..16 is not a range of sizes"),
@@ -191,6 +191,28 @@ def test_feeds_that_do_not_fit_are_refused(feeds: dict[str, np.ndarray], what: s
     with pytest.raises(InputError) as caught:
         check_feeds(feeds, specs, DIMS)
     assert caught.value.what == what
+
+
+CACHE = (tensor("mask", "int64[past+n]"), tensor("ids", "int64[n]"), tensor("keys", "float32[past, 2]"))
+CACHE_DIMS = {"past": dim("past", "0..8"), "n": dim("n", "1..8")}
+
+
+def cache_feeds(mask: int, n: int, past: int) -> dict[str, np.ndarray]:
+    return {"mask": zeros(mask, dtype="int64"), "ids": zeros(n, dtype="int64"), "keys": zeros(past, 2)}
+
+
+@pytest.mark.parametrize(("mask", "n", "past"), [(1, 1, 0), (5, 2, 3), (16, 8, 8)])
+def test_an_input_axis_may_be_computed_and_a_dim_may_be_empty(mask: int, n: int, past: int) -> None:
+    assert check_feeds(cache_feeds(mask, n, past), CACHE, CACHE_DIMS) == {"n": n, "past": past}
+
+
+def test_a_computed_input_axis_of_another_size_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        check_feeds(cache_feeds(4, 2, 3), CACHE, CACHE_DIMS)
+    assert str(caught.value) == (
+        "input 'mask' has past+n = 4, the other inputs have n = 2, past = 3\n"
+        "  do:    give it the size 5 there"
+    )
 
 
 def test_an_axis_without_a_dim_takes_any_size() -> None:

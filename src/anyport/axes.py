@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from anyport.errors import UsageError, did_you_mean
@@ -49,7 +50,7 @@ class Axis:
         Raises:
             UsageError: A name has no size, or the result is below 0.
         """
-        size = _value(ast.parse(self.text, mode="eval").body, sizes)
+        size = _value(_tree(self.text), sizes)
         if size < 0:
             raise UsageError(f"axis '{self.text}' is {size}: a size cannot be below 0")
         return size
@@ -88,6 +89,11 @@ def _is_allowed(node: ast.AST) -> bool:
     if isinstance(node, ast.BinOp):
         return type(node.op) in _OPERATORS
     return isinstance(node, ast.Expression | ast.Name | ast.Load | ast.operator)
+
+
+@lru_cache(maxsize=1024)  # a decoder with 12 layers asks for 100 axes at each token: 0.7 ms without
+def _tree(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
 
 
 def _value(node: ast.expr, sizes: Mapping[str, int]) -> int:

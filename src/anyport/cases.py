@@ -176,6 +176,8 @@ def _padding(fill: Padding, shape: tuple[int, ...]) -> np.ndarray:
     if not shape:
         return np.ones(shape)
     n_rows, length = shape[0], shape[-1]
+    if length == 0:
+        return np.zeros(shape)
     n_ones = 1 + (splitmix64(fill.seed, n_rows) % np.uint64(length)).astype(np.int64)
     if fill.empty_row:
         n_ones[-1] = 0

@@ -51,10 +51,10 @@ class Dim:
 
     def __post_init__(self) -> None:
         """Refuse sizes that no tensor has."""
-        if self.low < 1 or self.high <= self.low or self.step < 1:
+        if self.low < 0 or self.high <= self.low or self.step < 1:
             raise UsageError(
                 f"dim '{self.name}' = {self} is not a range of sizes",
-                do="write LOW..HIGH with 1 <= LOW < HIGH, or a number in the tensor for a fixed axis",
+                do="write LOW..HIGH with 0 <= LOW < HIGH, or a number in the tensor for a fixed axis",
             )
         if self.low % self.step or self.high % self.step:
             raise UsageError(
@@ -156,6 +156,21 @@ class TensorSpec:
         for axis, size in zip(self.axes, array.shape, strict=True):
             self._check_axis(axis, size, dims, sizes)
 
+    def check_computed(self, array: np.ndarray, sizes: Mapping[str, int]) -> None:
+        """Check the axes that are computed from named ones, such as ``past+sequence``.
+
+        Raises:
+            InputError: A size is not the computed one.
+        """
+        for axis, size in zip(self.axes, array.shape, strict=True):
+            is_known = axis.name is None and bool(axis.names) and axis.names <= sizes.keys()
+            if is_known and size != axis.size(sizes):
+                named = ", ".join(f"{name} = {sizes[name]}" for name in sorted(axis.names))
+                raise InputError(
+                    f"input '{self.name}' has {axis} = {size}, the other inputs have {named}",
+                    do=f"give it the size {axis.size(sizes)} there",
+                )
+
     def _check_axis(self, axis: Axis, size: int, dims: Mapping[str, Dim], sizes: dict[str, int]) -> None:
         if axis.name is None:
             if not axis.names and size != axis.size({}):
@@ -243,6 +258,8 @@ def check_feeds(
         if not isinstance(feeds[name], np.ndarray):
             raise InputError(f"input '{name}' is a {type(feeds[name]).__name__}, not a numpy array")
         spec.check(feeds[name], dims, sizes)
+    for name, spec in wanted.items():
+        spec.check_computed(feeds[name], sizes)
     return sizes
 
 

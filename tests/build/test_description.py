@@ -121,7 +121,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         LEAST | {"inputs": {"x": "float32[batch*2]"}, "dims": {"batch": "1..8"}},
-        "axis 'batch*2' of input 'x' is computed; only outputs may have such axes",
+        "axis 'batch*2' of input 'x' is computed from 'batch', which is no axis of an input by itself",
     ),
     (
         LEAST | {"inputs": X, "outputs": X, "dims": {"batch": "1..8"}},

@@ -18,7 +18,7 @@ from anyport.bundle import (
     seal_bundle,
     write_proof,
 )
-from anyport.bundle.proof import _fits
+from anyport.bundle.proof import _fits, sample_of
 from anyport.cases import Constant, Normal, Padding, Stored, Uniform, make_array
 from anyport.errors import BundleError
 from tests.bundle.examples import make_bundle, make_manifest, make_proof
@@ -119,6 +119,45 @@ def test_a_case_fits_its_part(tmp_path: Path, changes: dict[str, Any], text: str
     with open_bundle(folder) as bundle, pytest.raises(BundleError) as caught:
         read_proof(bundle)
     assert caught.value.what == f"proof/cases.json: case 'batch=3' of part network: {text}"
+
+
+SAMPLED: list[tuple[dict[str, Any], tuple[int, ...], str]] = [
+    ({"y": [3, 10]}, (8,), ""),
+    ({"z": [3, 10]}, (8,), "it samples 'z', which is no output"),
+    (
+        {"y": [3, 9]},
+        (8,),
+        "output 'y' is a sample of [3, 9], stored as F32[8], the part gives float32[batch, 10]",
+    ),
+    ({"y": [3]}, (2,), "output 'y' is a sample of [3], stored as F32[2], the part gives float32[batch, 10]"),
+    ({"y": [3, 10]}, (30,), "output 'y' is a sample of [3, 10], stored as F32[30], the part gives"),
+    ({"y": [3, 10]}, (0,), "output 'y' is a sample of [3, 10], stored as F32[0], the part gives"),
+    ({"y": [3, 10]}, (3, 10), "output 'y' is a sample of [3, 10], stored as F32[3, 10], the part gives"),
+]
+
+
+@pytest.mark.parametrize(("shapes", "stored", "text"), SAMPLED)
+def test_a_sample_belongs_to_an_output_and_is_smaller(
+    shapes: dict[str, Any], stored: tuple[int, ...], text: str, tmp_path: Path
+) -> None:
+    folder = make_bundle(tmp_path / "m.port")
+    _, arrays = make_proof()
+    put(folder, with_case({"shapes": shapes}), arrays | {"y3": np.zeros(stored, np.float32)})
+    with open_bundle(folder) as bundle:
+        if not text:
+            assert read_proof(bundle).parts["network"][1].shapes == shapes
+            return
+        with pytest.raises(BundleError) as caught:
+            read_proof(bundle)
+    assert caught.value.what.startswith(f"proof/cases.json: case 'batch=3' of part network: {text}")
+
+
+@pytest.mark.parametrize("shape", [(10,), (2, 5), (7, 3, 5), (1, 1000)])
+@pytest.mark.parametrize("n_elements", [1, 4, 7, 10])
+def test_a_sample_is_spread_evenly(shape: tuple[int, ...], n_elements: int) -> None:
+    size = int(np.prod(shape))
+    found = sample_of(np.arange(size).reshape(shape), n_elements)
+    assert found.tolist() == [i * size // n_elements for i in range(n_elements)]
 
 
 def test_whole_types_take_whole_ranges() -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anyport.task import opening
 from tests.runtime import networks
+from tests.task import blip
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,3 +110,76 @@ def test_arrays_go_through_a_plain_file(shell: Shell, tmp_path: Path) -> None:
     assert found.out == f"  y   float32[2, 3]   min 3, mean 3, max 3\n  written to {target}\n"
     again = shell("run", tmp_path / "a.onnx", target, "--json")
     assert again.record["error"]["what"] == "the model has no input 'y' (known: 'x')"
+
+
+# ── pictures and words ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def as_blip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open `TASK.port` as a tiny BLIP of that task."""
+    monkeypatch.setattr(opening, "open_graphs", lambda name: blip.graphs(name.removesuffix(".port")))
+
+
+@pytest.mark.usefixtures("as_blip")
+def test_captions(shell: Shell, tmp_path: Path) -> None:
+    pictures = [blip.drawn(tmp_path, f"{colour}.png", colour) for colour in ("red", "blue")]
+    words = ("--prompt", "a photo of", "--beams", "3", "--max-new-tokens", "5", "--json")
+    found = shell("run", "caption.port", *pictures, *words)
+    assert (found.code, found.err) == (0, "")
+    assert [answer["file"] for answer in found.record["answers"]] == [str(path) for path in pictures]
+    for answer in found.record["answers"]:
+        assert answer["text"].startswith("a photo of")
+        assert answer["token_ids"][0] == blip.BOS
+        assert answer["score"] < 0
+    drawn = [
+        shell("run", "caption.port", pictures[0], "--sample", "--seed", seed, "--top-k", "0").out
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.usefixtures("as_blip")
+def test_answers_and_rankings(shell: Shell, tmp_path: Path) -> None:
+    picture, texts = blip.drawn(tmp_path, "a.png", "red"), tmp_path / "texts.txt"
+    texts.write_text("a cat\na red car\ntwo dogs\n")
+    asked = shell("run", "answer.port", picture, "--question", "what colour is it?")
+    assert (asked.code, len(asked.out.splitlines())) == (0, 1)
+    ranked = shell("run", "match.port", picture, picture, "--texts", texts, "--top", "2", "--json")
+    assert [len(answer["matches"]) for answer in ranked.record["answers"]] == [2, 2]
+    vectors = shell("run", "embed.port", "--mode", "text", "--texts", texts, "-o", tmp_path / "out.npz")
+    assert vectors.out.splitlines()[-1] == f"  written to {tmp_path / 'out.npz'}"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("caption.port", "notes.jpg"), "InputError: notes.jpg is no picture that anyport reads"),
+        (("caption.port", "cut.jpg"), "InputError: cut.jpg is damaged or cut off"),
+        (("caption.port", "moving.gif"), "InputError: moving.gif is a GIF with several frames or pages"),
+        (
+            ("caption.port", "a.jpg", "--prompt", "cat " * 2500),
+            "InputError: the prompt for a.jpg has 2500 tokens",
+        ),
+        (("caption.port", "a.jpg", "--seed", "3"), "UsageError: --seed has no effect without --sample"),
+        (
+            ("caption.port", "a.jpg", "--beams", "99"),
+            "UsageError: 99 beams are asked for, the decoder takes 64",
+        ),
+        (("answer.port", "a.jpg"), "UsageError: no question is given"),
+        (("answer.port", "a.jpg", "--question", ""), "InputError: the question for a.jpg is empty"),
+        (("match.port", "a.jpg", "--texts", "none.txt"), "InputError: none.txt cannot be read: No such file"),
+    ],
+)
+@pytest.mark.usefixtures("as_blip")
+def test_wrong_pictures_and_words_are_named(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image = Image.open(blip.drawn(tmp_path, "a.jpg", "red"))
+    (tmp_path / "notes.jpg").write_text("a text")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-300])
+    image.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", image.size)])
+    found = shell("run", *words)
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith(message)

@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from anyport.errors import AnyportError, AxisError, ExportError, RefusedModelError
 from anyport.graph.capture import capture, example_sizes, quiet
 from anyport.graph.convert import convert
+from anyport.graph.storing import StoreOptions, store
 from anyport.recipe import Part
+from anyport.runtime import open_session
 from anyport.tensors import dim
 from tests.graph import usermodules as user
 from tests.graph.exports import class_line, line_of
@@ -24,6 +27,7 @@ from tests.source.parts import BATCH, X, Y, part_of, signature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 WIDE = {"x": "float32[batch, n]"}
 TWO_DIMS = BATCH | {"n": "2..32"}
@@ -340,3 +344,36 @@ def test_a_capture_leaves_no_trace(capfd: pytest.CaptureFixture[str]) -> None:
     assert dict(model.state_dict()) == before
     assert capfd.readouterr() == ("", "")
     assert torch.is_grad_enabled()
+
+
+class Cached(nn.Module):
+    """Attention over a past that may be empty: the mask is as long as past and new keys together."""
+
+    def forward(self, keys: Tensor, past: Tensor, mask: Tensor) -> Tensor:
+        """Return the sum of the keys that are not masked, for each row."""
+        return (torch.cat([past, keys], 1) * mask[..., None]).sum(1)
+
+
+@pytest.mark.parametrize("opset", [14, 20])
+def test_an_input_axis_that_is_computed_stays_dynamic(opset: int, tmp_path: Path) -> None:
+    part = part_of(
+        Cached(),
+        {
+            "keys": "float32[batch, n, 2]",
+            "past": "float32[batch, past, 2]",
+            "mask": "float32[batch, past+n]",
+        },
+        {"y": "float32[batch, 2]"},
+        {"batch": "1..8", "n": "1..8", "past": "0..8"},
+    )
+    path = tmp_path / "model.onnx"
+    store(convert(capture(part), part, opset), path, StoreOptions())
+    session = open_session(path)
+    for n_past in (0, 1, 6):
+        feeds = {
+            "keys": np.ones((2, 3, 2), np.float32),
+            "past": np.ones((2, n_past, 2), np.float32),
+            "mask": np.ones((2, n_past + 3), np.float32),
+        }
+        assert session.run(feeds)["y"].tolist() == [[n_past + 3.0] * 2] * 2
+    session.close()

@@ -233,7 +233,8 @@ def test_what_is_not_said(digits: Path, request_: SourceRequest, message: str) -
             '{"architectures": ["WhisperModel"]}',
             (
                 "no recipe knows the architecture 'WhisperModel' "
-                "(known: ResNetForImageClassification)\n  do:    give a function that returns the module"
+                "(known: BlipForConditionalGeneration, BlipForImageTextRetrieval, BlipForQuestionAnswering, "
+                "ResNetForImageClassification)\n  do:    give a function that returns the module"
             ),
         ),
         (

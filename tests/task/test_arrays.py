@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anyport.errors import UsageError
-from anyport.task.arrays import summary, write_arrays
+from anyport.task.arrays import npz_target, summary, write_arrays
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,3 +56,14 @@ def test_small_arrays_are_shown_whole() -> None:
     assert summary(np.arange(16))["values"] == list(range(16))
     assert "values" not in summary(np.arange(17))
     assert "values" not in summary(np.array([np.nan]))
+
+
+def test_a_target_is_checked_before_anything_is_computed(tmp_path: Path) -> None:
+    path = tmp_path / "out.npz"
+    assert npz_target(str(path), force=False) == path
+    with pytest.raises(UsageError, match="the output file 'out.npy' must end in .npz"):
+        npz_target("out.npy", force=False)
+    path.write_bytes(b"")
+    with pytest.raises(UsageError, match="out.npz' exists"):
+        npz_target(str(path), force=False)
+    assert npz_target(str(path), force=True) == path

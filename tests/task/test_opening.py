@@ -13,6 +13,7 @@ from anyport.errors import BundleError, UsageError
 from anyport.task import TASKS, check_settings, task_module
 from anyport.task.classify import Classifier
 from anyport.task.tensors import TensorTask
+from tests.house import tree
 from tests.runtime import networks
 
 if TYPE_CHECKING:
@@ -52,3 +53,15 @@ def test_an_unknown_task_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         anyport.open_task(tmp_path / "nope.port")
+
+
+def test_tasks_start_without_what_builds_bundles() -> None:
+    """How long it takes is measured by bench/startup.py."""
+    modules = [entry.module for entry in TASKS.values()]
+    code = f"""
+import importlib, sys
+for name in {modules!r}:
+    importlib.import_module(name)
+print(sorted({{"onnx", "onnxruntime", "tokenizers", "torch", "transformers"}} & set(sys.modules)))
+"""
+    assert tree.run_python(code) == "[]"

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from anyport.errors import InputError, UsageError
-from anyport.task.picture_settings import PictureSettings, fit_picture, pixel_values
+from anyport.task.picture_settings import (
+    PictureSettings,
+    check_pictures_fit,
+    fit_picture,
+    fitted_pictures,
+    pixel_values,
+)
 from anyport.task.pictures import read_picture
+from anyport.tensors import Signature, dim, tensor
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def settings(**chosen: Any) -> PictureSettings:
@@ -106,3 +116,34 @@ def test_it_is_what_transformers_computes(shape: tuple[int, int], edge: int, res
     )
     found = pixel_values([fit_picture(read_picture(picture), chosen, "it")], chosen, "float32")
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_pictures_are_named_by_their_path_or_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(noise(4, 4)).save(path)
+    found = fitted_pictures([path, noise(4, 4), str(path)], settings(), "caption")
+    assert [one.name for one in found] == [str(path), "picture 2", str(path)]
+    assert {one.pixels.shape for one in found} == {(2, 2, 3)}
+    assert fitted_pictures((), settings(), "caption") == []
+    with pytest.raises(InputError, match="picture 2 is no picture that anyport reads"):
+        fitted_pictures([path, b"no picture"], settings(), "caption")
+
+
+def test_one_picture_in_the_place_of_a_list_is_refused() -> None:
+    for one in ("a.png", b"bytes", noise(4, 4), Image.new("L", (2, 2))):
+        with pytest.raises(InputError, match="caption takes a list of pictures, not one") as caught:
+            fitted_pictures(one, settings(), "caption")  # type: ignore[arg-type]
+        assert caught.value.do == "write caption([picture])"
+
+
+def test_pictures_must_have_the_shape_of_the_input() -> None:
+    spec = tensor("x", "float32[batch, 3, h, 4]")
+    signature = Signature((spec,), (), {"h": dim("h", "2..8:2")})
+    check_pictures_fit(settings(size=[6, 4]), spec, signature, "settings")
+    for size in ([6, 2], [3, 4], [10, 4]):
+        with pytest.raises(
+            UsageError, match=f"make pictures of 3 channels, {size[0]} x {size[1]}, the model"
+        ):
+            check_pictures_fit(settings(size=size), spec, signature, "settings")
+    with pytest.raises(UsageError, match="settings make pictures of 1 channels, 6 x 4"):
+        check_pictures_fit(settings(size=[6, 4], mode="L"), spec, signature, "settings")

@@ -95,6 +95,18 @@ def test_a_healthy_part_has_power() -> None:
     assert len(verdict.leg("power").details) == 3
 
 
+def saturated(feeds: Feeds, dtype: type) -> Outputs:
+    """As a deep network at four times the scale: one case in which float32 itself is far off."""
+    off = dtype(0.01) if np.abs(feeds["a"]).max() > 4 and dtype is np.float32 else dtype(0)
+    return {"y": healthy(feeds, dtype)["y"] + off}
+
+
+def test_one_inexact_case_does_not_hide_what_the_others_show() -> None:
+    verdict = verdict_of(saturated)
+    assert verdict.status is Status.PASS, str(verdict)
+    assert max(found.floor.max_abs for found in verdict.findings if found.floor is not None) > 0.009
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [

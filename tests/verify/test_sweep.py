@@ -166,6 +166,15 @@ def test_what_is_kept_under_a_bound_is_the_beginning() -> None:
         assert part.dropped[0] == f"{whole.cases[limit].name}: above max_cases = {limit}"
 
 
+def test_many_inputs_leave_room_for_the_other_cases() -> None:
+    """A decoder of 12 layers has 52 inputs, and each needs a case in which it alone differs."""
+    inputs = [tensor(f"past_{i}", "float32[batch, 2]") for i in range(52)]
+    plan = plan_cases(inputs, {"batch": dim("batch", "1..8")}, SweepSettings(max_cases=12))
+    names = [case.name for case in plan.cases]
+    assert len(names) == 12 + 52 - 8
+    assert all(f"only past_{i} differs" in names for i in range(52))
+
+
 def test_given_cases_that_do_not_fit() -> None:
     with pytest.raises(InputError, match=r"input 'x' has batch = 65, the model takes 1\.\.64"):
         typical_case("large", own_case("x", 65), DIGITS, DIGITS_DIMS)

@@ -14,7 +14,7 @@ from anyport.graph.convert import DEFAULT_OPSET, check_opset
 from anyport.tensors import Dim, Signature, TensorSpec, dim, pairs, tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 FILE_NAME: Final = "anyport.toml"
@@ -188,13 +188,15 @@ def signature_of(description: Description) -> Signature | None:
     return Signature(inputs, outputs, dims)
 
 
-def _check_dims(inputs: Iterable[TensorSpec], dims: Mapping[str, Dim]) -> None:
+def _check_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, Dim]) -> None:
     used: set[str] = set()
+    plain = {name for spec in inputs for name in spec.dynamic_axes().values()}
     for spec in inputs:
         for axis in spec.axes:
-            if axis.names and axis.name is None:
+            if axis.name is None and (alone := sorted(axis.names - plain)):
                 raise UsageError(
-                    f"axis '{axis}' of input '{spec.name}' is computed; only outputs may have such axes"
+                    f"axis '{axis}' of input '{spec.name}' is computed from '{alone[0]}', which is no axis "
+                    "of an input by itself"
                 )
             if axis.name is not None and axis.name not in dims:
                 raise UsageError(

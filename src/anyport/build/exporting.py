@@ -34,7 +34,7 @@ def export_words(converted: Converted, part: Part, plan: BuildPlan) -> dict[str,
         "part": part.name,
         "opset": made.opset,
         "exporter": exporter_of(made.opset),
-        "cures": list(converted.cures),
+        "cures": [*part.cures, *converted.cures],
     }
     if made.fix:
         words["fix"] = dict(sorted(made.fix.items()))

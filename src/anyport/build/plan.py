@@ -20,7 +20,7 @@ class BuildSettings:
 
     Attributes:
         max_case_bytes: The largest inputs of one case of the verification.
-        max_cases: How many cases there are at most.
+        max_cases: How many cases there are at most; one more for each input above the eighth.
         seed: Of the random cases.
         gates: The user's own limits, beside the derived tolerance.
         allow: Verdicts that do not stop the build: ``inconclusive``, ``failed``. The manifest says so.

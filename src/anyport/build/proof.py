@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from anyport.build.proving import Recorder
 from anyport.bundle import Proof, ProofCase, ProofTolerance, RecordedFloor
 from anyport.cases import Stored
+from anyport.source import TorchReference
 from anyport.verify import MAX_ABS_MULTIPLE, RMS_MULTIPLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from anyport.build.proving import Recorder
-    from anyport.cases import Case
-    from anyport.verify import Answer
+    from anyport.build.plan import BuildSettings
+    from anyport.build.proving import Recorded
+    from anyport.recipe import Part
+
+_MIN_SAMPLE: Final = 256
+
+
+def recorder_of(part: Part, settings: BuildSettings, budget_bytes: int) -> Recorder:
+    """Return a recorder of PyTorch's answers, under which every case of a part fits the budget.
+
+    Where the outputs are large or many (the 24 tensors of a decoder's cache, over 84 cases), a sample of each
+    is kept. Whole numbers are never sampled: which score an index was chosen by shows in the whole only.
+    """
+    outputs = part.signature.outputs
+    n_cases = settings.max_cases + len(part.signature.inputs)
+    element_bytes = sum(np.dtype(spec.dtype).itemsize for spec in outputs)
+    is_sampled = all(spec.is_float for spec in outputs)
+    # half of it: the other half is for the inputs that users give
+    limit = max(_MIN_SAMPLE, budget_bytes // 2 // (n_cases * element_bytes)) if is_sampled else None
+    return Recorder(TorchReference(part), budget_bytes, limit)
 
 
 def proof_of(recorders: Mapping[str, Recorder]) -> tuple[Proof, dict[str, np.ndarray]]:
@@ -26,7 +45,7 @@ def proof_of(recorders: Mapping[str, Recorder]) -> tuple[Proof, dict[str, np.nda
     """
     arrays: dict[str, np.ndarray] = {}
     parts = {
-        part: [_proof_case(part, case, answer, arrays) for case, answer in recorder.kept]
+        part: [_proof_case(part, recorded, arrays) for recorded in recorder.recorded]
         for part, recorder in recorders.items()
     }
     omitted = [f"{part}: {name}" for part, recorder in recorders.items() for name in recorder.omitted]
@@ -34,7 +53,8 @@ def proof_of(recorders: Mapping[str, Recorder]) -> tuple[Proof, dict[str, np.nda
     return Proof(parts=parts, tolerance=tolerance, omitted=omitted), arrays
 
 
-def _proof_case(part: str, case: Case, answer: Answer, arrays: dict[str, np.ndarray]) -> ProofCase:
+def _proof_case(part: str, recorded: Recorded, arrays: dict[str, np.ndarray]) -> ProofCase:
+    case, answer = recorded.case, recorded.answer
     outputs: dict[str, str] = {}
     for name, array in answer.outputs.items():
         outputs[name] = f"{part}/{case.name}/{name}"
@@ -50,4 +70,5 @@ def _proof_case(part: str, case: Case, answer: Answer, arrays: dict[str, np.ndar
         fills=fills,
         outputs=outputs,
         floors={n: RecordedFloor(f.max_abs, f.rms, f.how) for n, f in answer.floors.items()},
+        shapes={name: list(shape) for name, shape in recorded.shapes.items()},
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from anyport.bundle.proof import sample_of
 from anyport.errors import SourceError
 from anyport.graph.convert import convert
 from anyport.graph.expectations import expected_weights
@@ -38,6 +39,21 @@ if TYPE_CHECKING:
 VARIANT: Final = "fp32"  # what an export is called
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One case of a proof.
+
+    Attributes:
+        case: Its inputs.
+        answer: The reference's answer; of large outputs a sample.
+        shapes: Output -> its shape, for those that are sampled.
+    """
+
+    case: Case
+    answer: Answer
+    shapes: Mapping[str, tuple[int, ...]]
+
+
 @dataclass(slots=True)
 class Recorder:
     """A reference that keeps its answers, as long as they fit the budget of a proof.
@@ -45,28 +61,55 @@ class Recorder:
     Attributes:
         reference: Who answers.
         budget_bytes: For the outputs and the given inputs of all cases.
-        kept: Case and answer, in order.
-        omitted: The names of cases that did not fit.
+        max_elements: Of an output with more elements a sample of so many is recorded; ``None`` is no limit.
+        kept: Case and whole answer, in order, as long as they fit the budget.
+        recorded: What the proof will hold.
+        omitted: The names of cases that did not fit into the proof.
     """
 
     reference: Reference
     budget_bytes: int
+    max_elements: int | None = None
     kept: list[tuple[Case, Answer]] = field(default_factory=list)
+    recorded: list[Recorded] = field(default_factory=list)
     omitted: list[str] = field(default_factory=list)
+    _kept_bytes: int = 0
+    _recorded_bytes: int = 0
 
     def answer(self, case: Case) -> Answer:
         """Return the reference's answer."""
         answer = self.reference.answer(case)
-        arrays = [*answer.outputs.values(), *case.stored.values()]
-        size_bytes = sum(array.nbytes for array in arrays)
         # a boundary case may overflow float32 itself: its floor is infinite, and there is nothing to replay
         is_finite = all(floor.is_finite for floor in answer.floors.values())
-        if is_finite and size_bytes <= self.budget_bytes:
-            self.budget_bytes -= size_bytes
+        if is_finite and self._kept_bytes + _n_bytes(case, answer) <= self.budget_bytes:
+            self._kept_bytes += _n_bytes(case, answer)
             self.kept.append((case, answer))
+        short = _sampled(case, answer, self.max_elements)
+        if is_finite and self._has_room(case, short.answer):
+            self._recorded_bytes += _n_bytes(case, short.answer)
+            self.recorded.append(short)
         else:
             self.omitted.append(case.name)
         return answer
+
+    def _has_room(self, case: Case, answer: Answer) -> bool:
+        """Say whether the proof may hold a case; given inputs are never sampled, and leave half to others."""
+        room = self.budget_bytes - self._recorded_bytes - _n_bytes(case, answer)
+        if not case.stored or self.max_elements is None:
+            return room >= 0
+        return room >= self.budget_bytes // 2
+
+
+def _n_bytes(case: Case, answer: Answer) -> int:
+    return sum(array.nbytes for array in (*answer.outputs.values(), *case.stored.values()))
+
+
+def _sampled(case: Case, answer: Answer, max_elements: int | None) -> Recorded:
+    limit = max_elements or 0
+    large = [name for name, array in answer.outputs.items() if 0 < limit < array.size]
+    samples = {name: sample_of(answer.outputs[name], limit) for name in large}
+    shapes = {name: answer.outputs[name].shape for name in large}
+    return Recorded(case, replace(answer, outputs={**answer.outputs, **samples}), shapes)
 
 
 def verify_part(

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport import __version__
+from anyport.build.assets import write_assets
 from anyport.build.card import model_card
 from anyport.build.exporting import convert_as_planned, export_words
 from anyport.build.fixing import fix_axes, n_left_out
-from anyport.build.proof import proof_of
+from anyport.build.proof import proof_of, recorder_of
 from anyport.build.provenance import created_at, provenance_of
 from anyport.build.proving import VARIANT, Recorder, read_cases_once, verify_part
 from anyport.build.report import machine_report
@@ -32,7 +33,7 @@ from anyport.bundle import (
 from anyport.errors import UsageError
 from anyport.graph.capture import capture
 from anyport.graph.storing import Graph, StoreOptions, store
-from anyport.source import TorchReference, find_model
+from anyport.source import find_model
 from anyport.task import check_settings
 from anyport.verify import Status, Verdict
 
@@ -110,6 +111,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     simplify_settings(plan.description.build.simplify)  # a name that does not exist is told before the export
     with Staging.open(plan.output, force=plan.settings.force) as staging:
         model = load_model(plan, progress)
+        write_assets(staging.folder, model.assets)
         proven = []
         for part in model.parts:
             folder = staging.folder / "parts" / part.name / VARIANT
@@ -178,7 +180,7 @@ def export_and_prove(
     (folder / "modules.json").write_bytes(converted.modules.encode())
     axes = ", ".join(f"{name} {dim}" for name, dim in part.signature.dims.items()) or "none"
     progress("export", f"{part.name}   {graph.n_nodes} nodes, opset {graph.opset}   dynamic axes: {axes}")
-    recorder = Recorder(TorchReference(part), PROOF_BYTES)
+    recorder = recorder_of(part, plan.settings, PROOF_BYTES // len(model.parts))
     verdict = verify_part(part, captured, path, recorder, plan.settings)
     progress("verify", verdict.summary())
     if not is_allowed(verdict, plan.settings):

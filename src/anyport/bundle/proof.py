@@ -64,6 +64,7 @@ class ProofCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fills: Input -> how its array is made.
         outputs: Output -> key of the recorded answer.
         floors: Output -> floor, for the outputs that have one.
+        shapes: Output -> its shape, for those of which a sample is recorded; see `sample_of`.
     """
 
     name: str
@@ -72,6 +73,7 @@ class ProofCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fills: dict[str, Fill]
     outputs: dict[str, str]
     floors: dict[str, RecordedFloor]
+    shapes: dict[str, list[Annotated[int, msgspec.Meta(ge=0)]]] = {}
 
 
 class ProofTolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,6 +115,18 @@ class StoredArrays(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         """Return the number of arrays."""
         return len(self.entries)
+
+
+def sample_of(array: np.ndarray, n_elements: int) -> np.ndarray:
+    """Return evenly spread elements of an array, as a proof keeps them where the whole is too large.
+
+    Element ``i`` is element ``i * size // n_elements`` in row-major order.
+
+    >>> sample_of(np.arange(10).reshape(2, 5), 4).tolist()
+    [0, 2, 5, 7]
+    """
+    flat = array.reshape(-1)
+    return flat[np.arange(n_elements, dtype=np.int64) * flat.size // n_elements].copy()
 
 
 def write_proof(folder: Path, proof: Proof, arrays: Mapping[str, np.ndarray]) -> None:
@@ -206,8 +220,12 @@ def _case_fault(case: ProofCase, part: PartEntry, entries: Mapping[str, TensorEn
     for name, size in case.sizes.items():
         if name in dims and not dims[name].holds(size):
             return f"{shown(name)} is {size}, the part takes {dims[name]}"
+    if not case.shapes.keys() <= case.outputs.keys():
+        return f"it samples {shown(min(case.shapes.keys() - case.outputs.keys()))}, which is no output"
     faults = (_input_fault(case.fills[spec.name], spec, case.sizes, entries) for spec in inputs)
-    answers = (_output_fault(entries[case.outputs[spec.name]], spec) for spec in outputs)
+    answers = (
+        _output_fault(entries[case.outputs[spec.name]], spec, case.shapes.get(spec.name)) for spec in outputs
+    )
     return next((fault for fault in (*faults, *answers) if fault), None)
 
 
@@ -228,14 +246,18 @@ def _input_fault(
     return None if fits else f"input '{spec.name}' is made of values that {spec.dtype} does not have"
 
 
-def _output_fault(entry: TensorEntry, spec: TensorSpec) -> str | None:
-    fixed = zip(spec.axes, entry.shape, strict=False)
-    is_fit = len(entry.shape) == len(spec.axes) and all(
+def _output_fault(entry: TensorEntry, spec: TensorSpec, sampled: list[int] | None) -> str | None:
+    shape = entry.shape if sampled is None else tuple(sampled)
+    fixed = zip(spec.axes, shape, strict=False)
+    is_fit = len(shape) == len(spec.axes) and all(
         not axis.is_fixed or axis.size({}) == size for axis, size in fixed
     )
+    if sampled is not None:
+        is_fit = is_fit and len(entry.shape) == 1 and 0 < entry.shape[0] < math.prod(shape)
     if is_fit and entry.dtype == dtype_code(np.dtype(spec.dtype)):
         return None
-    return f"output '{spec.name}' is stored as {entry.dtype}{list(entry.shape)}, the part gives {spec}"
+    what = "stored" if sampled is None else f"a sample of {sampled}, stored"
+    return f"output '{spec.name}' is {what} as {entry.dtype}{list(entry.shape)}, the part gives {spec}"
 
 
 def _reach(fill: Fill) -> tuple[float, ...]:

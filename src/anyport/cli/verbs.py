@@ -24,6 +24,7 @@ VERBS: Final[Mapping[str, Verb]] = {  # sorted; nothing is imported before it is
     "export": Verb("anyport.cli.export", "Make a proven .onnx file of a PyTorch model."),
     "inspect": Verb("anyport.cli.inspect", "Show what a bundle or an .onnx file holds."),
     "pack": Verb("anyport.cli.pack", "Put a bundle into one zip file."),
+    "recipes": Verb("anyport.cli.recipes", "List the model families that need no description."),
     "run": Verb("anyport.cli.run", "Run a bundle on pictures or arrays."),
     "simplify": Verb("anyport.cli.simplify", "Simplify an .onnx file, proven equal and not slower."),
     "unpack": Verb("anyport.cli.unpack", "Make a folder of a bundle in a zip file."),

@@ -108,12 +108,17 @@ def _example(inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> Case:
 def dynamic_shapes(part: Part) -> tuple[tuple[dict[int, Any], ...], ...]:
     """Return the dimensions of every input as ``torch.export`` wants them for an `Adapter`."""
     dims = {name: _export_dim(dim) for name, dim in part.signature.dims.items()}
-    return (
-        tuple(
-            {place: dims[name] for place, name in spec.dynamic_axes().items()}
-            for spec in part.signature.inputs
-        ),
-    )
+    return (tuple(_dynamic_axes(spec, dims) for spec in part.signature.inputs),)
+
+
+def _dynamic_axes(spec: TensorSpec, dims: Mapping[str, Any]) -> dict[int, Any]:
+    """Return axis number -> dimension; a computed one, such as ``past+sequence``, is found by torch."""
+    computed = {
+        place: ExportDim.AUTO
+        for place, axis in enumerate(spec.axes)
+        if axis.name is None and not axis.is_fixed
+    }
+    return computed | {place: dims[name] for place, name in spec.dynamic_axes().items()}
 
 
 def _export_dim(dim: Dim) -> Any:

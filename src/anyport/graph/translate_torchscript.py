@@ -71,7 +71,11 @@ def _export(
     captured, part, opset = what
     # names that nothing inside the graph has; the declared ones are given afterwards
     names = [f"__input_{place}" for place in range(len(part.signature.inputs))]
-    axes = {name: spec.dynamic_axes() for name, spec in zip(names, part.signature.inputs, strict=True)}
+    axes = {
+        # a computed axis is dynamic, too; what it is called here is forgotten
+        name: {i: re.sub(r"\W", "_", axis.text) for i, axis in enumerate(spec.axes) if not axis.is_fixed}
+        for name, spec in zip(names, part.signature.inputs, strict=True)
+    }
     known = registered(custom_ops, opset)
     with quiet(), _silent_log(), torch.no_grad(), written_at(custom_ops, opset), known as domains:
         torch.onnx.export(

@@ -4,6 +4,6 @@ A family is found by the ``architectures`` entry of the checkpoint's ``config.js
 """
 
 from anyport.recipe.part import Model, Part, Recipe
-from anyport.recipe.table import RECIPES, RecipeEntry, recipe_for
+from anyport.recipe.table import RECIPES, RecipeEntry, recipe_for, recipe_for_file
 
-__all__ = ["RECIPES", "Model", "Part", "Recipe", "RecipeEntry", "recipe_for"]
+__all__ = ["RECIPES", "Model", "Part", "Recipe", "RecipeEntry", "recipe_for", "recipe_for_file"]

@@ -29,6 +29,7 @@ class Part:
         outputs_in_order: The outputs are named by position, whatever ``forward`` calls them: for graphs of
             other exporters, which name them as they like.
         given: The user's own cases, made anew at each call: input name -> array.
+        cures: What the module does otherwise than the model it was taken from, one line each.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Part:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     outputs_in_order: bool = False
     given: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None = None
+    cures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Model:
         parts: The networks.
         task: The task that runs them; ``None`` offers tensors in, tensors out.
         settings: The settings of the task.
+        assets: Files that the task reads: path below ``assets/`` -> content.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Model:
     parts: tuple[Part, ...]
     task: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    assets: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Recipe(Protocol):

@@ -7,21 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from anyport.recipe.part import Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeEntry:
-    """Where a recipe lives, and which architectures it knows."""
+    """Where a recipe lives, which architectures it knows, and which files of single weights (suffixes)."""
 
     module: str
     architectures: frozenset[str]
     about: str
+    suffixes: frozenset[str] = frozenset()
 
 
 RECIPES: Final[Mapping[str, RecipeEntry]] = {  # sorted; nothing is imported before it is asked for
+    "blip": RecipeEntry(
+        "anyport.recipe.blip",
+        frozenset({"BlipForConditionalGeneration", "BlipForImageTextRetrieval", "BlipForQuestionAnswering"}),
+        "captions, questions and matching with BLIP, of transformers or salesforce/BLIP",
+        frozenset({".pth"}),
+    ),
     "resnet": RecipeEntry(
         "anyport.recipe.resnet",
         frozenset({"ResNetForImageClassification"}),
@@ -32,7 +39,14 @@ RECIPES: Final[Mapping[str, RecipeEntry]] = {  # sorted; nothing is imported bef
 
 def recipe_for(architecture: str) -> Recipe | None:
     """Return the recipe that knows this architecture, or ``None`` if there is none."""
-    for entry in RECIPES.values():
-        if architecture in entry.architectures:
-            return cast("Recipe", import_module(entry.module))
-    return None
+    return _first(lambda entry: architecture in entry.architectures)
+
+
+def recipe_for_file(suffix: str) -> Recipe | None:
+    """Return the recipe that knows files with this suffix, or ``None`` if there is none."""
+    return _first(lambda entry: suffix in entry.suffixes)
+
+
+def _first(knows: Callable[[RecipeEntry], bool]) -> Recipe | None:
+    found = next((entry for entry in RECIPES.values() if knows(entry)), None)
+    return None if found is None else cast("Recipe", import_module(found.module))

@@ -12,21 +12,22 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
 from anyport.errors import SourceError, UsageError, did_you_mean
-from anyport.recipe import RECIPES, Model, Part, recipe_for
+from anyport.recipe import RECIPES, Model, Part, recipe_for, recipe_for_file
 from anyport.source.lines import first_line, is_users, user_line_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
 
+    from anyport.recipe import Recipe
     from anyport.tensors import Signature
 
 
@@ -78,7 +79,32 @@ def find_model(request: SourceRequest) -> Model:
     model = _from_recipe(request)
     if given is None:
         return model
-    return replace(model, parts=tuple(replace(part, given=given) for part in model.parts))
+    if len(model.parts) == 1:
+        return replace(model, parts=(replace(model.parts[0], given=given),))
+    sort = partial(_of_part, given, [part.name for part in model.parts])
+    return replace(model, parts=tuple(replace(part, given=partial(sort, part)) for part in model.parts))
+
+
+def _of_part(
+    given: Callable[[], Any], names: Sequence[str], part: Part
+) -> Iterable[Mapping[str, np.ndarray]]:
+    """Return the user's cases of one part, or the recipe's own where there are none.
+
+    Raises:
+        SourceError: They are not sorted by part, or by parts that the model has not.
+    """
+    cases = given()
+    if not isinstance(cases, dict):
+        raise SourceError(
+            f"the model has several parts, and [cases] gives a {type(cases).__name__}",
+            do=f'return a dict of part -> list of cases, such as {{"{part.name}": [...]}}',
+        )
+    for name in cases:
+        if name not in names:
+            raise SourceError(f"[cases] speaks of the part '{name}'{did_you_mean(name, names)}")
+    if part.name not in cases and part.given is not None:
+        return part.given()
+    return cast("Iterable[Mapping[str, np.ndarray]]", cases.get(part.name, []))
 
 
 def load_module(text: str, folder: Path) -> nn.Module:
@@ -221,8 +247,10 @@ def _public_name(text: str) -> str:
 
 
 def _from_recipe(request: SourceRequest) -> Model:
-    folder = request.folder / request.text
-    checkpoint: str | Path = folder if folder.is_dir() else request.text
+    place = request.folder / request.text
+    checkpoint: str | Path = place if place.is_dir() else request.text
+    if (recipe := recipe_for_file(place.suffix)) is not None and not place.is_dir():
+        return _loaded(recipe, place, request.text)
     architecture = _architecture(checkpoint)
     recipe = recipe_for(architecture)
     if recipe is None:
@@ -231,10 +259,14 @@ def _from_recipe(request: SourceRequest) -> Model:
             f"no recipe knows the architecture '{architecture}' (known: {known})",
             do="give a function that returns the module: file.py:function, with --input and --output",
         )
+    return _loaded(recipe, checkpoint, request.text)
+
+
+def _loaded(recipe: Recipe, checkpoint: str | Path, text: str) -> Model:
     try:
         return recipe.load(checkpoint)
     except (OSError, ValueError, RuntimeError) as err:
-        raise SourceError(f"'{request.text}' does not load: {first_line(err)}") from err
+        raise SourceError(f"'{text}' does not load: {first_line(err)}") from err
 
 
 def _architecture(checkpoint: str | Path) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from anyport.bundle import write_file_atomically
+from anyport.bundle.writing import check_output
+from anyport.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 _MAX_SHOWN: Final = 16
 
@@ -37,6 +39,19 @@ def summary(array: np.ndarray) -> dict[str, Any]:
     elif array.size <= _MAX_SHOWN:
         facts["values"] = array.tolist()
     return facts | {"text": text}
+
+
+def npz_target(output: str, *, force: bool) -> Path:
+    """Return the file that outputs are to be written to, before anything is computed.
+
+    Raises:
+        UsageError: Its name does not end in ``.npz``, or it exists and is not to be replaced.
+    """
+    path = Path(output)
+    if path.suffix != ".npz":
+        raise UsageError(f"the output file '{path}' must end in .npz")
+    check_output(path, force=force, is_folder=False)
+    return path
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, force: bool) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import msgspec
 import numpy as np
 
-from anyport.errors import InputError, SessionError, UsageError, did_you_mean
+from anyport.errors import SessionError, UsageError, did_you_mean
 from anyport.task.batches import plan_batches
-from anyport.task.picture_settings import PictureSettings, fit_picture, pixel_values
-from anyport.task.pictures import read_picture
+from anyport.task.picture_settings import (
+    PictureSettings,
+    check_pictures_fit,
+    fitted_pictures,
+    pixel_values,
+)
 from anyport.task.task import Printout, TaskOptions, settings_from
 
 if TYPE_CHECKING:
@@ -127,20 +130,11 @@ class Classifier:
             InputError: Naming the picture that cannot be read.
             SessionError: The runtime failed, or the model's scores are not finite.
         """
-        if isinstance(pictures, str | bytes | np.ndarray | Path) or not hasattr(pictures, "__len__"):
-            raise InputError(
-                f"classify takes a list of pictures, not one {type(pictures).__name__}",
-                do="write classify([picture])",
-            )
         if top < 1:
             raise UsageError(f"top is {top}, it must be 1 or more")
-        names = [str(p) if isinstance(p, str | Path) else f"picture {i}" for i, p in enumerate(pictures, 1)]
-        pixels = [
-            fit_picture(read_picture(picture, name), self.settings, name)
-            for picture, name in zip(pictures, names, strict=True)
-        ]
-        rows = [row for batch in self._batches(pixels) for row in batch]
-        return [self._classification(row, name, top) for row, name in zip(rows, names, strict=True)]
+        fitted = fitted_pictures(pictures, self.settings, "classify")
+        rows = [row for batch in self._batches([one.pixels for one in fitted]) for row in batch]
+        return [self._classification(row, one.name, top) for row, one in zip(rows, fitted, strict=True)]
 
     def logits(self, pixel_values: np.ndarray) -> np.ndarray:
         """Run the network alone.
@@ -207,20 +201,8 @@ def _checked(tree: Mapping[str, Any], parts: Mapping[str, Signature]) -> Classif
     if n_scores != len(settings.labels):
         n_labels = len(settings.labels)
         raise UsageError(f"{_WHAT}: there are {n_labels} labels, the model gives {n_scores} scores")
-    _check_size(settings, signature)
+    check_pictures_fit(settings, picture_input(signature.inputs), signature, _WHAT)
     return settings
-
-
-def _check_size(settings: ClassifySettings, signature: Signature) -> None:
-    spec = picture_input(signature.inputs)
-    wanted = (settings.n_channels, *settings.result_size)
-    for axis, size in zip(spec.axes[1:], wanted, strict=True):
-        spread = signature.dims.get(axis.text)
-        if (axis.is_fixed and axis.size({}) != size) or (spread is not None and not spread.holds(size)):
-            raise UsageError(
-                f"{_WHAT} make pictures of {wanted[0]} channels, {wanted[1]} x {wanted[2]}, "
-                f"the model's input '{spec.name}' is {spec}"
-            )
 
 
 def picture_input(inputs: Sequence[TensorSpec]) -> TensorSpec:

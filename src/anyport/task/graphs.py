@@ -40,6 +40,9 @@ class Graphs(Protocol):
     def open(self, part: str, options: TaskOptions) -> Session:
         """Open one part."""
 
+    def read_bytes(self, relative: str) -> bytes:
+        """Return the content of a file that lies beside the graphs, such as ``assets/tokenizer.json``."""
+
     def close(self) -> None:
         """Close the bundle."""
 
@@ -60,6 +63,10 @@ class BundleGraphs:
         """Open one part of the variant that was asked for."""
         graph = self._bundle.graph_file(part, options.variant)
         return open_session(graph, options.session, options.runtime)
+
+    def read_bytes(self, relative: str) -> bytes:
+        """Return the content of a file of the bundle: the very bytes that were sealed."""
+        return self._bundle.read_bytes(relative)
 
     def close(self) -> None:
         """Close the bundle."""
@@ -83,6 +90,10 @@ class FileGraphs:
         if part not in self.parts:
             raise UsageError(f"{self.path} is a plain .onnx file: it has no part '{part}'")
         return open_session(self.path, options.session, options.runtime)
+
+    def read_bytes(self, relative: str) -> bytes:
+        """Refuse: there is nothing beside the file."""
+        raise UsageError(f"{self.path} is a plain .onnx file: it has no file '{relative}'")
 
     def close(self) -> None:
         """There is nothing to close."""

@@ -45,7 +45,11 @@ class TaskEntry:
 TENSORS: Final = "tensors"  # the task of a bundle that names none, and of a plain .onnx file
 
 TASKS: Final[Mapping[str, TaskEntry]] = {  # sorted; nothing is imported before it is asked for
+    "answer": TaskEntry("anyport.task.answer", "pictures and questions in, answers out"),
+    "caption": TaskEntry("anyport.task.caption", "pictures in, sentences about them out"),
     "classify": TaskEntry("anyport.task.classify", "pictures in, labels and probabilities out"),
+    "embed": TaskEntry("anyport.task.embed", "pictures and texts in, vectors out"),
+    "match": TaskEntry("anyport.task.match", "pictures and texts in, which fit each other out"),
     TENSORS: TaskEntry("anyport.task.tensors", "arrays in, arrays out"),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -9,10 +11,13 @@ import numpy as np
 from PIL import Image
 
 from anyport.errors import InputError, UsageError
-from anyport.task.pictures import MAX_PIXELS
+from anyport.task.pictures import MAX_PIXELS, read_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from anyport.task.pictures import Picture
+    from anyport.tensors import Signature, TensorSpec
 
 Mode = Literal["L", "RGB"]
 Resample = Literal["bicubic", "bilinear", "box", "hamming", "lanczos", "nearest"]
@@ -162,3 +167,61 @@ def pixel_values(pixels: Sequence[np.ndarray], settings: PictureSettings, dtype:
     ]
     batch = np.stack(pixels)
     return np.stack([table[batch[..., channel]] for channel, table in enumerate(tables)], axis=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedPicture:
+    """A picture that was read, checked, resized and cropped.
+
+    Attributes:
+        name: The path it came from, or ``picture 3``.
+        pixels: uint8[height, width, channels].
+    """
+
+    name: str
+    pixels: np.ndarray
+
+
+def fitted_pictures(pictures: Sequence[Picture], settings: PictureSettings, verb: str) -> list[FittedPicture]:
+    """Read and fit every picture, before anything is computed.
+
+    Args:
+        pictures: Paths, bytes, Pillow images or numpy arrays, any number of them.
+        settings: Checked.
+        verb: The method that was called, for messages.
+
+    Raises:
+        InputError: Naming the picture that cannot be read; or one picture is given in the place of a list.
+    """
+    if isinstance(pictures, str | bytes | np.ndarray | Path) or not hasattr(pictures, "__len__"):
+        raise InputError(
+            f"{verb} takes a list of pictures, not one {type(pictures).__name__}",
+            do=f"write {verb}([picture])",
+        )
+    names = [str(p) if isinstance(p, str | Path) else f"picture {i}" for i, p in enumerate(pictures, 1)]
+    return [
+        FittedPicture(name, fit_picture(read_picture(picture, name), settings, name))
+        for picture, name in zip(pictures, names, strict=True)
+    ]
+
+
+def check_pictures_fit(settings: PictureSettings, spec: TensorSpec, signature: Signature, what: str) -> None:
+    """Check that the pictures which settings make have the shape of a graph's input.
+
+    Args:
+        settings: Checked.
+        spec: float[batch, channels, height, width].
+        signature: That of the graph, for the sizes of its axes.
+        what: What messages call the settings.
+
+    Raises:
+        UsageError: They have another number of channels, or another size.
+    """
+    wanted = (settings.n_channels, *settings.result_size)
+    for axis, size in zip(spec.axes[1:], wanted, strict=True):
+        spread = signature.dims.get(axis.text)
+        if (axis.is_fixed and axis.size({}) != size) or (spread is not None and not spread.holds(size)):
+            raise UsageError(
+                f"{what} make pictures of {wanted[0]} channels, {wanted[1]} x {wanted[2]}, "
+                f"the model's input '{spec.name}' is {spec}"
+            )

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 import msgspec
 import numpy as np
 
-from anyport.bundle.writing import check_output
 from anyport.errors import InputError, UsageError, did_you_mean
-from anyport.task.arrays import summary, write_arrays
+from anyport.task.arrays import npz_target, summary, write_arrays
 from anyport.task.task import Printout, TaskOptions, settings_from
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class TensorTask:
     def answer(self, words: Sequence[str], options: Mapping[str, Any]) -> Printout:
         """Run on the files that a command line names; see `anyport.task.task.Task`."""
         chosen = settings_from(options, Options, "options of the task 'tensors'")
-        target = _target(chosen)
+        target = None if chosen.output is None else npz_target(chosen.output, force=chosen.force)
         outputs = self.run(read_feeds(words), chosen.part)
         record: dict[str, Any] = {name: summary(array) for name, array in outputs.items()}
         width = max(map(len, outputs))
@@ -149,13 +148,3 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             return {"": found} if isinstance(found, np.ndarray) else dict(found)
     except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile) as err:
         raise InputError(f"{path} cannot be read as arrays: {err}", do="write it with numpy.save") from err
-
-
-def _target(options: Options) -> Path | None:
-    if options.output is None:
-        return None
-    path = Path(options.output)
-    if path.suffix != ".npz":
-        raise UsageError(f"the output file '{path}' must end in .npz")
-    check_output(path, force=options.force, is_folder=False)
-    return path

@@ -136,15 +136,21 @@ def _weak_output(name: str, ratio: float, n_cases: int) -> str:
 
 
 def _spread(name: str, group: Sequence[_Entry]) -> float:
-    """Return the largest difference between any two answers, in the largest floor of the group."""
-    first = group[0].samples[name].astype(np.float64)
-    low, high = first.copy(), first.copy()
-    for entry in group[1:]:
+    """Return the largest difference between any two answers, in the largest floor of the cases it is seen in.
+
+    The most exact cases come first, and each further one is taken in only if that says more: one saturated
+    case, whose floor is thousands of times that of the others, takes nothing away from what they show.
+    """
+    exact = sorted(group, key=lambda entry: entry.floors.get(name, 0.0))
+    low = high = exact[0].samples[name].astype(np.float64)
+    floors: list[float] = []
+    best = 0.0
+    for entry in exact:
         low, high = np.minimum(low, entry.samples[name]), np.maximum(high, entry.samples[name])
-    finite = np.isfinite(low) & np.isfinite(high)
-    spread = float(np.max(high[finite] - low[finite], initial=0.0))
-    floors = [entry.floors[name] for entry in group if name in entry.floors]
-    return _in_floors(spread, floors)
+        finite = np.isfinite(low) & np.isfinite(high)
+        floors += [entry.floors[name]] if name in entry.floors else []
+        best = max(best, _in_floors(float(np.max(high[finite] - low[finite], initial=0.0)), floors))
+    return best
 
 
 def _in_floors(spread: float, floors: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from anyport.bundle.proof import answers_of, case_of, open_arrays, read_proof
 from anyport.errors import MismatchError
 from anyport.verify.compare import compare
 from anyport.verify.reference import Answer, Floor, PartSpec
+from anyport.verify.sampling import SampledSession
 from anyport.verify.sweep import CasePlan
 from anyport.verify.verdict import Leg, Status
 
@@ -106,7 +107,7 @@ def _verify_graph(
         command=f"anyport verify {bundle.path.name} --part {name} --variant {graph.variant_name}",
         reference="the recorded answer of the PyTorch model",
     )
-    session = open_graph(graph)
+    session = SampledSession(open_graph(graph), recorded, arrays)
     try:
         verdict = compare(RecordedReference(recorded, arrays), session, plan, spec)
     finally:

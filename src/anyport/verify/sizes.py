@@ -31,7 +31,8 @@ class SweepSettings:
 
     Attributes:
         max_case_bytes: The inputs of one case take at most this much.
-        max_cases: At most this many cases.
+        max_cases: At most this many cases, and one more for each input above the eighth: a case in which it
+            alone differs says whether it is used at all.
         seed: Chooses the random inputs.
         seen_sizes: Dim name -> sizes that the export was traced with; two others are tried.
     """

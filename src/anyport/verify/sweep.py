@@ -23,6 +23,7 @@ _BASE_ROLE: Final = "random 1"
 # Saturates what can saturate: exp overflows float32 at 89, and values reach 105. At 1000, saturated deep
 # networks jump with the rounding of their first layer: 5 of 200 clean ones failed, at 30 none.
 _EXTREME_SCALE: Final = 30.0
+_USUAL_INPUTS: Final = 8  # more than that, such as the keys and values of a decoder, have cases of their own
 _N_TRIES: Final = 16  # other seeds, until an input differs from the first random case
 
 
@@ -105,7 +106,7 @@ def plan_cases(
     made += [filler.case(case.name, case.kind, case.sizes, filler.ordinary()) for case in sizes.cases]
     made += _value_cases(filler, sizes.base)
     own = _checked(given, inputs, dims)
-    return _bounded(own, _distinct(made, own), sizes, settings)
+    return _bounded(own, _distinct(made, own), sizes, settings, len(inputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +236,10 @@ def _distinct(made: Sequence[Case], own: Sequence[Case]) -> list[Case]:
     return list(distinct.values())
 
 
-def _bounded(own: list[Case], made: list[Case], sizes: SizePlan, settings: SweepSettings) -> CasePlan:
-    limit = settings.max_cases
+def _bounded(
+    own: list[Case], made: list[Case], sizes: SizePlan, settings: SweepSettings, n_inputs: int
+) -> CasePlan:
+    limit = settings.max_cases + max(0, n_inputs - _USUAL_INPUTS)
     n_own = min(len(own), max(limit - len(made), (limit + 1) // 2))
     n_made = limit - n_own
     dropped = [f"{case.name}: above max_cases = {limit}" for case in (*own[n_own:], *made[n_made:])]
