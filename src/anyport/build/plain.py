@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from anyport.build.exporting import convert_as_planned
 from anyport.build.fixing import of_fixed_sizes
+from anyport.build.parts import graph_metadata, is_allowed
 from anyport.build.plan import locate
 from anyport.build.proving import sweep_settings, verify_part
-from anyport.build.steps import graph_metadata, is_allowed, load_model
+from anyport.build.steps import load_model
 from anyport.bundle import staged_files
 from anyport.errors import UsageError
 from anyport.graph.capture import capture

@@ -84,6 +84,19 @@ class OnnxruntimeSession:
         """The tensors that `run` gives."""
         return self._signature.outputs
 
+    @property
+    def nodes_by_provider(self) -> dict[str, int]:
+        """How many nodes of the graph, as it was rewritten, each execution provider took.
+
+        The providers of the session in their order; empty where this onnxruntime does not tell.
+
+        Raises:
+            SessionError: The session is closed.
+        """
+        if self._native is None:
+            raise SessionError("the session is closed", where=self._opening.where)
+        return _assigned(self._native)
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute every output.
 
@@ -232,12 +245,7 @@ def _assert_provider(session: ort.InferenceSession, provider: str, where: str) -
     got = session.get_providers()
     if got[0] != provider:
         raise SessionError(f"the session runs on {got[0]}, {provider} was asked for", where=where)
-    if provider == _CPU or not hasattr(session, "get_provider_graph_assignment_info"):
-        return
-    assigned: list[Any] = session.get_provider_graph_assignment_info()
-    n_nodes = {entry.ep_name: 0 for entry in assigned}
-    for entry in assigned:
-        n_nodes[entry.ep_name] += len(entry.get_nodes())
+    n_nodes = {} if provider == _CPU else {name: n for name, n in _assigned(session).items() if n}
     if n_nodes and provider not in n_nodes:
         elsewhere = ", ".join(f"{n} on {name}" for name, n in sorted(n_nodes.items()))
         raise SessionError(
@@ -245,6 +253,16 @@ def _assert_provider(session: ort.InferenceSession, provider: str, where: str) -
             where=where,
             do="leave --provider out, or change the graph until the provider supports it",
         )
+
+
+def _assigned(session: ort.InferenceSession) -> dict[str, int]:
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return {}
+    assigned: list[Any] = session.get_provider_graph_assignment_info()
+    n_nodes: dict[str, int] = dict.fromkeys(session.get_providers(), 0)
+    for entry in assigned:
+        n_nodes[entry.ep_name] = n_nodes.get(entry.ep_name, 0) + len(entry.get_nodes())
+    return n_nodes
 
 
 def _register_arena(max_bytes: int | None) -> None:
