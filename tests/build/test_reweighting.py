@@ -193,7 +193,10 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a negative variance": (
         _changed(lambda state: state["stem.1.running_var"].fill_(-1)),
-        "'w.safetensors' does not fit: 'stem.1.running_var' is a variance, and 24 of its 24 numbers are below 0",
+        (
+            "'w.safetensors' does not fit: 'stem.1.running_var' is a variance, and 24 of its 24 "
+            "numbers are below 0"
+        ),
     ),
     "a pickle": (
         lambda path: torch.save({"head.bias": torch.ones(10)}, path),  # noqa: TID251 -- the file that is refused
@@ -201,7 +204,10 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "garbage": (
         lambda path: path.write_bytes(b"\xff" * 100) and None,
-        "'w.safetensors' is no safetensors file: its header must have 18446744073709551615 bytes, the file has 100",
+        (
+            "'w.safetensors' is no safetensors file: its header must have 18446744073709551615 bytes, "
+            "the file has 100"
+        ),
     ),
 }
 
@@ -220,7 +226,8 @@ def test_a_wrong_checkpoint_is_refused_by_name_and_nothing_is_left(
 
 def test_another_source_than_the_bundles_is_refused(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text(
-        "import torch\n\ndef load():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()\n"
+        "from torch import nn\n\ndef load():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()\n"
     )
     settings = replace(DETERMINED, against=str(tmp_path / "other.py") + ":load")
     with pytest.raises(CheckpointError, match=r"other.py:load' is another model than the bundle's"):

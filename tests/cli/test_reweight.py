@@ -61,8 +61,8 @@ def test_a_wrong_tensor_ends_with_1_and_its_name(shell: Shell, made: Path) -> No
     found = shell("reweight", made / "old.port", made / "wrapped.safetensors", "-o", made / "c.port")
     assert found.code == 1
     assert found.err.startswith(
-        "CheckpointError: 'wrapped.safetensors' does not fit: 'layers.0.weight' (float32[32, 12]) is missing "
-        "(did you mean 'module.layers.0.weight'?), and 7 more\n"
+        "CheckpointError: 'wrapped.safetensors' does not fit: 'layers.0.bias' (float32[32]) is missing "
+        "(did you mean 'module.layers.0.bias'?), and 7 more\n"
     )
     assert "every name begins with 'module.', which torch.nn.DataParallel puts there" in found.err
     assert not (made / "c.port").exists()

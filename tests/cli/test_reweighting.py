@@ -15,6 +15,7 @@ WORDS = ReweightWords(
     version="1.2.3",
     max_cases=None,
     seed=5,
+    libraries=(),
     force=True,
     as_json=False,
 )

@@ -10,24 +10,21 @@ from anyport.build.parts import graph_entry
 from anyport.build.proving import VARIANT
 from anyport.bundle import GraphEntry, Step, VariantEntry
 from anyport.compress.compressing import CompressRequest, compress_graph
+from anyport.compress.judging import judge_by
 from anyport.compress.methods import Fp16Storage, candidates
 from anyport.compress.samples import samples_from, split
 from anyport.errors import CompressError, UsageError, did_you_mean
 from anyport.graph.equality import Equality, RecordedAnswers
 from anyport.graph.fastest import LEVELS
 from anyport.graph.storing import read_graph
-from anyport.runtime import SessionOptions, open_session
 from anyport.source import load_value
 from anyport.verify import (
     CasePlan,
     Evaluated,
-    Evaluation,
     Status,
     UserMetric,
     choose_metrics,
-    evaluate,
     metric_from,
-    record,
     write_evaluated,
 )
 
@@ -38,10 +35,9 @@ if TYPE_CHECKING:
     from anyport.build.parts import ProvenPart
     from anyport.build.plan import BuildPlan
     from anyport.compress.compression import Compression
+    from anyport.compress.judging import Judge
     from anyport.compress.samples import Samples
     from anyport.recipe import Model
-    from anyport.runtime import Session
-    from anyport.verify import Recording
 
     Progress = Callable[[str, str], None]
 
@@ -186,41 +182,30 @@ class _Compressor:
 
     def _kept(self, method: str, output: Path) -> tuple[Compression, Evaluated]:
         calibration, judging = split(self._samples())
-        recording, exact = self._exact_answers(judging)
+        judge = self._judge(judging)
         is_storage = all(isinstance(one, Fp16Storage) for one in candidates(method, {}))
         request = CompressRequest(
             method,
             self._equality(),
-            lambda session: self._evaluation(session, recording, exact),
+            judge,
             calibration,
             "size" if is_storage else self._plan.description.build.prefer,
             LEVELS if self._proven.simplification is None else (self._proven.optimization,),
         )
         found = compress_graph(self._proven.graph.path, output, request)
-        return found, Evaluated(recording, found.evaluation)
+        return found, Evaluated(judge.recording, found.evaluation)
 
     def _samples(self) -> Samples:
         table = self._plan.description.calibrate
         text = "" if table is None else table.samples.replace(PART, self._part.name)
         return samples_from(text, self._part.signature, self._plan.folder, self._model.settings)
 
-    def _exact_answers(self, samples: Samples) -> tuple[Recording, float | None]:
-        """Let the proven graph answer; return that, and what the user's own metric says of it."""
-        signature, graph = self._part.signature, self._proven.graph.path
-        named = self._plan.description.metrics
+    def _judge(self, samples: Samples) -> Judge:
+        signature, named = self._part.signature, self._plan.description.metrics
         metrics = choose_metrics(self._model.task, signature.outputs)
         metrics |= {name: metric_from(text) for name, text in named.items() if name in metrics}
-        session = open_session(graph, SessionOptions(optimization=self._proven.optimization))
-        try:
-            recording = record(session, samples, signature, metrics)
-            return recording, None if self._user is None else self._user.measure(session.run)
-        finally:
-            session.close()
-
-    def _evaluation(self, session: Session, recording: Recording, exact: float | None) -> Evaluation:
-        if self._user is None or exact is None:
-            return evaluate(recording, session)
-        return evaluate(recording, session, self._user.compare(exact, self._user.measure(session.run)))
+        graph = (self._proven.graph.path, self._proven.optimization)
+        return judge_by(graph, samples, signature, metrics, self._user)
 
     def _equality(self) -> Equality:
         """What proves the level at which the exact graph is fastest: the recorded answers of PyTorch."""

@@ -116,7 +116,7 @@ def verify_plain(request: VerifyRequest) -> Verdict:
         UsageError: The two do not have the same inputs, or the sizes of an axis are unknown.
         SourceError: The source does not load or run.
     """
-    session = open_session(request.path)
+    session = open_session(request.path, SessionOptions(libraries=request.settings.libraries))
     try:
         if request.against.endswith(".onnx"):
             return _verify_against_file(request, session, declared_signature(request, session))

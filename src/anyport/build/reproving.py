@@ -83,7 +83,7 @@ def reprove(graphs: Sequence[NewGraph], part: Part, settings: BuildSettings) -> 
     for graph in graphs:
         names = (graph.part, graph.variant, signature.inputs, signature.outputs, signature.dims)
         level = cast("Optimization", graph.entry.optimization)
-        session = open_session(graph.path, SessionOptions(optimization=level))
+        session = open_session(graph.path, SessionOptions(optimization=level, libraries=settings.libraries))
         try:
             reference = recorder if not verdicts else recorder.reference
             verdict = compare(reference, session, plan, PartSpec(*names), settings.gates)

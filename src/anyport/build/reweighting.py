@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from anyport.build.plan import BuildSettings
     from anyport.build.reproving import Reproof
     from anyport.bundle import Bundle, Manifest, VariantEntry
     from anyport.graph.checkpoints import Checkpoint
@@ -48,6 +49,7 @@ class ReweightSettings:
         force: Replace an existing output.
         source_date_epoch: Seconds since 1970 that stand for the time of creation; ``None`` is now.
         command: The words the user typed, for the provenance.
+        libraries: Shared libraries with operators of the user's own, for the comparison.
     """
 
     against: str | None = None
@@ -57,6 +59,7 @@ class ReweightSettings:
     force: bool = False
     source_date_epoch: int | None = None
     command: tuple[str, ...] = ()
+    libraries: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +267,6 @@ def _copy_file(bundle: Bundle, relative: str, folder: Path) -> None:
 
 
 def _reprove(swap: _Swap, folder: Path, progress: Progress) -> Reproof:
-    from anyport.build.plan import BuildSettings
     from anyport.build.reproving import NewGraph, load_reweighted, reprove
 
     variants = swap.bundle.manifest.variants
@@ -280,10 +282,16 @@ def _reprove(swap: _Swap, folder: Path, progress: Progress) -> Reproof:
         swap.bundle.manifest.parts[swap.part],
         (swap.checkpoint, swap.rules[graphs[0].variant]),
     )
-    found = reprove(graphs, part, BuildSettings(max_cases=swap.settings.max_cases, seed=swap.settings.seed))
+    found = reprove(graphs, part, _checking(swap.settings))
     for verdict in found.verdicts:
         progress("verify", verdict.summary())
     return found
+
+
+def _checking(settings: ReweightSettings) -> BuildSettings:
+    from anyport.build.plan import BuildSettings
+
+    return BuildSettings(max_cases=settings.max_cases, seed=settings.seed, libraries=settings.libraries)
 
 
 def _seal(swap: _Swap, folder: Path, reproof: Reproof | None) -> tuple[Manifest, str]:

@@ -165,19 +165,11 @@ def _value(text: str) -> Any:  # noqa: ANN401 -- whatever TOML can say
 
 def _check(words: CompressWords, given: _Given, signature: Signature, judging: Samples) -> Check:
     """Let the original answer the samples; return what judges a candidate by that."""
-    from anyport.runtime import SessionOptions, open_session
-    from anyport.verify import choose_metrics, evaluate, record
+    from anyport.compress.judging import judge_by
+    from anyport.verify import choose_metrics
 
-    user = _user_metric(given)
-    session = open_session(words.model, SessionOptions(optimization="none"))
-    try:
-        recording = record(session, judging, signature, choose_metrics(given.task, signature.outputs))
-        exact = None if user is None else user.measure(session.run)
-    finally:
-        session.close()
-    if user is None or exact is None:
-        return lambda candidate: evaluate(recording, candidate)
-    return lambda candidate: evaluate(recording, candidate, user.compare(exact, user.measure(candidate.run)))
+    metrics = choose_metrics(given.task, signature.outputs)
+    return judge_by((words.model, "none"), judging, signature, metrics, _user_metric(given))
 
 
 def _user_metric(given: _Given) -> UserMetric | None:

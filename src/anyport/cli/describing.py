@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from anyport.cli.options import SizeType, force_option, json_option
+from anyport.cli.options import SizeType, force_option, json_option, library_option
 from anyport.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def checking_options(function: _F) -> _F:
             type=click.Choice(["failed", "inconclusive"]),
             help="Go on after such a verdict; the result says so.",
         ),
+        library_option,
         json_option,
     )
     for option in reversed(options):
@@ -178,6 +179,7 @@ def settings_from(chosen: dict[str, Any]) -> BuildSettings:
         allow=frozenset(chosen["allow"]),
         source_date_epoch=source_date_epoch(),
         command=("anyport", *sys.argv[1:]),
+        libraries=tuple(chosen.get("libraries", ())),
         **given,
     )
 

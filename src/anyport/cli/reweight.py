@@ -8,7 +8,7 @@ import click
 
 from anyport.cli.describing import step_printer
 from anyport.cli.frame import show_json
-from anyport.cli.options import force_option, gathered, json_option
+from anyport.cli.options import force_option, gathered, json_option, library_option
 from anyport.cli.reweighting import ReweightWords, settings_of
 
 
@@ -20,6 +20,7 @@ from anyport.cli.reweighting import ReweightWords, settings_of
 @click.option("--version", metavar="X.Y.Z", help="Of the new bundle.  [default: the next patch]")
 @click.option("--max-cases", type=int, help="At most this many cases.  [default: 40]")
 @click.option("--seed", type=int, help="Of the random cases.  [default: 0]")
+@library_option
 @force_option
 @json_option
 @gathered(ReweightWords)

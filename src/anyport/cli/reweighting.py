@@ -26,6 +26,7 @@ class ReweightWords:
     version: str | None
     max_cases: int | None
     seed: int | None
+    libraries: tuple[Path, ...]
     force: bool
     as_json: bool
 
@@ -46,6 +47,7 @@ def settings_of(words: ReweightWords) -> ReweightSettings:
     given: dict[str, Any] = {name: getattr(words, name) for name in names}
     return ReweightSettings(
         force=words.force,
+        libraries=words.libraries,
         source_date_epoch=source_date_epoch(),
         command=("anyport", *sys.argv[1:]),
         **{name: value for name, value in given.items() if value is not None},

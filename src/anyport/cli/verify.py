@@ -81,9 +81,16 @@ def _verify_file(target: Path, chosen: dict[str, Any]) -> list[Any]:
 
 def _verify_bundle(target: Path, chosen: dict[str, Any]) -> list[Any]:
     from anyport.bundle import open_bundle
-    from anyport.runtime import open_session
+    from anyport.runtime import SessionOptions, open_session
     from anyport.verify import verify_bundle
 
+    options = SessionOptions(libraries=tuple(chosen["libraries"]))
     with open_bundle(target) as bundle:
         bundle.check()
-        return list(verify_bundle(bundle, open_session, variant=chosen["variant"], part=chosen["part"]))
+        verdicts = verify_bundle(
+            bundle,
+            lambda graph: open_session(graph, options),
+            variant=chosen["variant"],
+            part=chosen["part"],
+        )
+        return list(verdicts)
