@@ -12,6 +12,8 @@
     ├── BundleError           not a bundle, damaged, hostile, or newer than this anyport (exit code 1)
     ├── InputError            the tensors or pictures given at run time do not fit     (exit code 2)
     ├── SessionError          the runtime cannot open the graph as asked               (exit code 1)
+    ├── CheckpointError       the weights given are not those that the graph takes     (exit code 1)
+    ├── CompressError         a smaller graph would not be smaller, faster, or good    (exit code 1)
     └── MismatchError         a comparison failed or proves nothing                    (exit code 1)
 
 Every message says what is wrong (with numbers), where, and what to do. The first line stands alone.
@@ -101,6 +103,18 @@ class InputError(AnyportError):
 
 class SessionError(AnyportError):
     """The runtime cannot open the graph in the way that was asked for."""
+
+    exit_code = 1
+
+
+class CompressError(AnyportError):
+    """A compressed graph is not what was asked for: not smaller, not faster, or not good enough."""
+
+    exit_code = 1
+
+
+class CheckpointError(AnyportError):
+    """A file of weights is not one of this model, or not one that the graph can take."""
 
     exit_code = 1
 

@@ -200,6 +200,18 @@ def tensor(name: str, notation: str) -> TensorSpec:
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"'{name}' is no name for a tensor", do="use letters, digits, '_' and '.'")
+    return tensor_of_file(name, notation)
+
+
+def tensor_of_file(name: str, notation: str) -> TensorSpec:
+    """Read a tensor of a file that exists, whose maker may have called it anything.
+
+    >>> tensor_of_file("onnx::Mul_0", "float32[n]").name
+    'onnx::Mul_0'
+
+    Raises:
+        UsageError: The type or an axis is not understood.
+    """
     found = _SPEC.match(notation)
     if found is None:
         raise UsageError(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pytest
 
 from anyport.bench.blank import Blank
@@ -11,6 +15,9 @@ from anyport.bench.result import Latency, Row, Speedup
 from anyport.errors import SessionError
 from anyport.tensors import Signature, tensor
 from tests.bench.fakes import SIGNATURE, FakeMachine, FakeSession, broken, candidate, contest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def tools(machine: FakeMachine, resolution_s: float = 0.0) -> Instruments:
@@ -35,7 +42,7 @@ def test_every_column_has_its_number() -> None:
     assert isinstance(fp32.latency, Latency)
     assert fp32.latency.median_s == pytest.approx(0.003)
     assert fp32.latency.cpu_s == pytest.approx(0.002)
-    assert fp32.latency.n_runs == 300
+    assert fp32.latency.n_runs == 900  # 20 times 3 orders, 3 rounds, 5 repeats
     assert isinstance(fp32.speedup_cpu, Speedup)
     assert isinstance(fp32.speedup_wall, Speedup)
     assert fp32.speedup_cpu.median == pytest.approx(2.0)
@@ -68,7 +75,7 @@ def test_each_number_of_threads_is_measured_apart() -> None:
     one = contest(candidate(FakeSession(machine, "a", 0.01)))
     result = bench(one, BenchSettings(threads=(1, 2)), tools(machine))
     assert [(row.name, row.n_threads) for row in result.rows] == [("a", 1), ("a", 2)]
-    assert machine.opened == ["a/1", "a/2"]
+    assert machine.opened[:9] == ["a/1", "a/2"]
     assert machine.closed == ["a", "a"]
     assert [order.n_threads for order in machine.orders] == [1, 2]
 
@@ -128,3 +135,77 @@ def test_slow_runs_are_repeated_less(round_s: float, n_rounds: int, n_repeats: i
     heat = Heat(contest(candidate(FakeSession(machine, "a", 1))), 2, BenchSettings(seed=7), machine.clocks())
     how = choose_rounds(round_s, heat)
     assert (how.n_rounds, how.n_repeats, how.n_threads, how.seed) == (n_rounds, n_repeats, 2, 7)
+
+
+class Placed(FakeSession):
+    """Whoever is opened later is faster, as on a real machine."""
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        in_this_order = self.machine.opened[-3:]
+        place = in_this_order.index(f"{self.name}/1") if len(in_this_order) == 3 else 0
+        self.machine.work(self.name, len(feeds) * self.cost_s / (1 + 0.15 * place))
+        return {"y": np.zeros(1, np.float32)}
+
+
+def test_who_is_opened_later_is_not_faster_for_it() -> None:
+    machine = FakeMachine()
+    copies = contest(*(candidate(Placed(machine, name, 0.01)) for name in "abc"))
+    result = bench(copies, BenchSettings(batches=(1,)), tools(machine))
+    assert machine.opened[:9] == ["a/1", "b/1", "c/1", "b/1", "c/1", "a/1", "c/1", "a/1", "b/1"]
+    rates = []
+    for row in result.rows:
+        assert isinstance(row.speedup_cpu, Speedup)
+        assert isinstance(row.speedup_wall, Speedup)
+        assert isinstance(row.throughput, dict)
+        assert row.speedup_cpu.median == pytest.approx(1.0)
+        assert row.speedup_wall.median == pytest.approx(1.0)
+        rates.append(row.throughput[1])
+    assert rates == pytest.approx([rates[0]] * 3)
+
+
+def test_orders_of_opening_share_the_time_and_are_told() -> None:
+    machine, told = FakeMachine(), []
+    pair = contest(*(candidate(FakeSession(machine, name, 0.5)) for name in "ab"))
+    how = Instruments(lambda _n: machine.clocks(), machine.opening, lambda *w: told.append(" ".join(w)))
+    bench(pair, BenchSettings(batches=(1,)), how)
+    assert told == [
+        "bench network, 1 thread: a, b",
+        "rounds 3 rounds of 1 runs of each, opened 4 times in turning order",
+        "batch batch = 1",
+        "memory 3 processes of each",
+    ]
+    assert machine.opened == ["a/1", "b/1", "b/1", "a/1"] * 2
+
+
+def test_who_does_not_open_is_asked_once() -> None:
+    machine = FakeMachine()
+    asked: list[str] = []
+
+    def opens(_n_threads: int) -> FakeSession:
+        asked.append("broken")
+        raise SessionError("it does not open")
+
+    everyone = contest(
+        candidate(FakeSession(machine, "a", 0.01)),
+        replace(candidate(FakeSession(machine, "b", 1)), open=opens),
+    )
+    rows_of = bench(everyone, BenchSettings(), tools(machine)).rows
+    assert asked == ["broken"]
+    assert rows_of[1].latency == Blank("it does not open")
+
+
+def test_a_batch_that_one_order_did_not_measure_is_blank() -> None:
+    machine = FakeMachine()
+
+    class Tiring(FakeSession):
+        def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            if feeds["x"].shape[0] == 8 and len(self.machine.opened) > 2:
+                raise SessionError("too tired for 8")
+            return FakeSession.run(self, feeds)
+
+    pair = contest(candidate(Tiring(machine, "a", 0.01)), candidate(FakeSession(machine, "b", 0.01)))
+    first, second = bench(pair, BenchSettings(batches=(1, 8)), tools(machine)).rows
+    assert isinstance(first.throughput, dict)
+    assert isinstance(second.throughput, dict)
+    assert first.throughput[8] == Blank("batch 8: too tired for 8")
+    assert second.throughput[8] == pytest.approx(100)

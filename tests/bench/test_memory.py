@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from anyport.bench import memory
 from anyport.bench.blank import Blank
-from anyport.bench.memory import MemoryMark, above, mark_memory, peak_since
+from anyport.bench.memory import MemoryMark, above, anonymous_memory, mark_memory, peak_since
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.skipif(sys.platform not in {"linux", "darwin"}, reason="peak memory is read on Linux and macOS")
@@ -54,3 +58,24 @@ def test_where_the_system_says_nothing_there_is_no_number(
     assert mark_memory() == Blank(f"peak memory is not read on {sys.platform}")
     (Path(str(tmp_path)) / "absent").write_text("VmRSS:\t5 kB\n", "ascii")
     assert isinstance(mark_memory(), Blank)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells anonymous memory")
+def test_anonymous_memory_is_what_is_held_now() -> None:
+    before = anonymous_memory()
+    held = np.ones(50_000_000, np.uint8)
+    during = anonymous_memory()
+    assert isinstance(before, int)
+    assert isinstance(during, int)
+    assert 45_000_000 < during - before < 60_000_000
+    del held
+    after = anonymous_memory()
+    assert isinstance(after, int)
+    assert after - before < 10_000_000
+
+
+def test_where_anonymous_memory_is_not_told_there_is_a_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "absent")
+    assert anonymous_memory() == Blank(f"anonymous memory is not read on {sys.platform}")

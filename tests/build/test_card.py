@@ -2,8 +2,18 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from anyport.build.card import model_card
-from anyport.bundle import FORMAT, Manifest, ModelFacts, PartEntry, Provenance
+from anyport.bundle import (
+    FORMAT,
+    Manifest,
+    MetricEntry,
+    ModelFacts,
+    PartEntry,
+    Provenance,
+    VariantEntry,
+)
 
 
 def manifest(**facts: str) -> Manifest:
@@ -40,3 +50,22 @@ def test_the_card_shows_tensors_proof_and_packages() -> None:
         "| torch | 2.13.0 |",
     ):
         assert line in text.splitlines()
+
+
+def test_the_card_says_what_a_lossy_variant_is_worth_and_where() -> None:
+    assert "## Lossy variants" not in model_card(manifest(), [])
+    metric = MetricEntry("network", "y", "top-1", 0.996, 0.95, 256, ["avx2"], "accuracy 98.9 % -> 98.8 %")
+    variants = {"int8": VariantEntry({}, [], proven=True, metric=metric)}
+    lines = model_card(msgspec.structs.replace(manifest(), variants=variants), []).splitlines()
+    place = lines.index("## Lossy variants")
+    assert lines[place + 2 : place + 5] == [
+        (
+            "- `int8`: accuracy 98.9 % -> 98.8 %; 'y' top-1 agreement 99.6 %, 95 % needed; "
+            "256 samples, measured on avx2"
+        ),
+        "",
+        (
+            "Another processor may answer otherwise. Measure it on yours: "
+            "`anyport verify m.port --variant int8`."
+        ),
+    ]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import onnx
@@ -17,6 +17,9 @@ from anyport.verify import Status, verify_bundle
 from tests.build.building import plan_for, silent
 from tests.build.zoo import masked_encoder
 from tests.graph.smallgraphs import planted
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OLD = {"opset": 14, "simplify": "auto"}  # what the TorchScript exporter writes can be simplified
 

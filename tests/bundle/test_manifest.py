@@ -81,7 +81,8 @@ GOLDEN = """{
     }
    ],
    "proven": true,
-   "note": ""
+   "note": "",
+   "metric": null
   }
  },
  "default_variant": "fp32",

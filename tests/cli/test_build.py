@@ -92,3 +92,21 @@ def test_a_model_that_is_refused_ends_with_1(shell: Shell, tmp_path: Path) -> No
     assert found.code == 1
     assert found.err.startswith("RefusedModelError: part 'network' draws random numbers (randn)")
     assert "zoo.py:" in found.err
+
+
+def test_a_variant_that_does_not_pass_its_gates_is_no_success(shell: Shell, tmp_path: Path) -> None:
+    words = (
+        f"{ZOO}/zoo.py:image_and_text",
+        "--input", "pixel_values=float32[batch, 3, 32, 32]",
+        "--input", "input_ids=int64[batch, sequence] 0..49",
+        "--output", "embedding=float32[batch, 16]",
+        "--dim", "batch=1..16", "--dim", "sequence=1..24",
+        "--compress", "int8-dynamic", "--max-cases", 8,
+    )  # fmt: skip
+    without = shell("build", *words, "-o", tmp_path / "a.port")
+    assert without.code == 2
+    assert without.err.startswith("UsageError: --compress int8-dynamic has no samples to be judged by")
+    few = shell("build", *words, "-o", tmp_path / "m.port", "--calibrate", f"{ZOO}/judging.py:few", "--json")
+    assert few.code == 1
+    assert list(few.record["refused"]) == ["int8-dynamic"]
+    assert list(shell("inspect", tmp_path / "m.port", "--json").record["variants"]) == ["fp32"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anyport.cli.facts import facts_of, lines_of
+from tests.cli.lossy_corners import lossy_corners
 from tests.runtime import networks
 
 if TYPE_CHECKING:
@@ -39,3 +40,11 @@ def test_a_file_in_lines(tmp_path: Path) -> None:
         "weights 6 parameters",
     ]
     assert words[-2:] == ["producer a test", "metadata licence = MIT"]
+
+
+def test_a_lossy_variant_in_lines(tmp_path: Path) -> None:
+    words = [" ".join(line.split()) for line in lines_of(facts_of(lossy_corners(tmp_path)))]
+    place = words.index("variant int8, proven")
+    assert words[place + 1] == (
+        "metric 'logits' top-1 agreement 100 %, 95 % needed; 128 samples, measured on avx2"
+    )

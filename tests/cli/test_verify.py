@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.build.building import ZOO
+from tests.cli.lossy_corners import lossy_corners
 from tests.cli.test_build import MODEL
 from tests.runtime import networks
 
@@ -69,3 +70,30 @@ def test_what_is_for_bundles_is_refused_for_files(shell: Shell) -> None:
     found = shell("verify", "m.onnx", "--against", "model.py:load", "--variant", "int8")
     assert found.code == 2
     assert found.err.startswith("UsageError: 'm.onnx' is no bundle: --variant and --part do not apply")
+
+
+def test_a_lossy_variant_is_measured_here(shell: Shell, tmp_path: Path) -> None:
+    bundle = lossy_corners(tmp_path)
+    found = shell("verify", bundle, "--variant", "int8")
+    assert (found.code, found.err) == (0, "")
+    lines = found.out.splitlines()
+    assert lines[0].startswith("  network   4 cases, batch 1, 3   'logits' top-1 agreement ")
+    assert lines[0].endswith("PASS")
+    assert lines[1].startswith("values    PASS            'logits' top-1 agreement ")
+    assert lines[1].endswith(" over 128 samples, 95 % needed")
+    assert shell("verify", bundle).code == 0
+
+
+def test_a_lossy_variant_that_is_worse_here_fails(shell: Shell, tmp_path: Path) -> None:
+    bundle = lossy_corners(tmp_path, (10.0, -10.0, 10.0, 10.0))
+    found = shell("verify", bundle, "--variant", "int8")
+    assert found.code == 1
+    assert found.err.startswith("MismatchError: 'logits' top-1 agreement ")
+    assert "  where: part network, variant int8\n" in found.err
+    told = shell("verify", bundle, "--variant", "int8", "--json")
+    assert told.code == 1
+    [verdict] = told.record["verdicts"]
+    assert (verdict["status"], verdict["evaluation"]["status"]) == ("FAIL", "FAIL")
+    [measure] = verdict["evaluation"]["measures"]
+    assert (measure["metric"], measure["allowance"], measure["n_samples"]) == ("top-1", 0.95, 128)
+    assert shell("verify", bundle, "--variant", "int8", "--allow", "failed").code == 0

@@ -13,7 +13,6 @@ from anyport.graph.fastest import (
     Contestant,
     RaceSettings,
     levels_named,
-    line_ups,
     pair_settings,
     race,
     ranked,
@@ -81,18 +80,6 @@ def test_rounds_within_a_budget(
 ) -> None:
     found = pair_settings(run_s, n_runs, budget_s)
     assert (found.n_rounds, found.n_repeats) == (rounds, repeats)
-
-
-@pytest.mark.parametrize("n", [1, 2, 5, 6, 7, 12])
-def test_everyone_is_opened_at_every_place_or_evenly_spread(n: int) -> None:
-    names = [contestant(str(i), 1) for i in range(n)]
-    orders = line_ups(names)
-    assert len(orders) == min(n, 6)
-    assert all(sorted(order, key=names.index) == names for order in orders)
-    for one in names:
-        places = sorted(order.index(one) for order in orders)
-        assert len(set(places)) == len(orders)
-        assert abs(sum(places) / len(places) - (n - 1) / 2) <= 1.0
 
 
 def test_a_race_says_how_many_times_faster(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from anyport.errors import BundleError, UsageError
 from anyport.runtime import open_session
@@ -65,3 +66,16 @@ def test_damaged_words_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="a.onnx is no whole .onnx file: it is"):
         written_words(path)
     assert written_words(written(tmp_path / "list.onnx", "[]")) == {}
+
+
+def test_names_of_other_makers_are_whatever_they_are(tmp_path: Path) -> None:
+    value = [helper.make_tensor_value_info("onnx::Mul_0", TensorProto.FLOAT, ["n", 4])]
+    answer = [helper.make_tensor_value_info("2", TensorProto.FLOAT, ["n", 4])]
+    graph = helper.make_graph([helper.make_node("Relu", ["onnx::Mul_0"], ["2"])], "g", value, answer)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, tmp_path / "other.onnx")
+    session = open_session(tmp_path / "other.onnx")
+    inputs = {"onnx::Mul_0": "float32[rows, 4]"}
+    found = signature_of_file(tmp_path / "other.onnx", session, inputs, {"rows": "1..8"})
+    assert [spec.name for spec in (*found.inputs, *found.outputs)] == ["onnx::Mul_0", "2"]
+    assert str(found.inputs[0]) == "float32[rows, 4]"

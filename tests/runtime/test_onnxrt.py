@@ -245,3 +245,11 @@ def test_the_process_grows_no_further_than_the_limit(tmp_path: Path, limit: int)
     assert done.returncode == 0, done.stderr
     grown = int(done.stdout)
     assert limit // 4 < grown < limit + 8 * MB  # 8 MB: the pictures themselves, and Python
+
+
+def test_a_session_says_who_took_its_nodes(tmp_path: Path) -> None:
+    session = open_session(networks.affine(tmp_path / "a.onnx"), SessionOptions(optimization="none"))
+    assert session.nodes_by_provider == {"CPUExecutionProvider": 2}  # type: ignore[attr-defined]
+    session.close()
+    with pytest.raises(SessionError, match="^the session is closed"):
+        session.nodes_by_provider  # type: ignore[attr-defined]  # noqa: B018 -- the access raises

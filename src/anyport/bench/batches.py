@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from anyport.bench.blank import Blank
-from anyport.bench.heat import n_within
+from anyport.bench.heat import n_within, share
 from anyport.bench.inputs import batch_axis, default_batches
 from anyport.bench.pairing import PairSettings, time_rounds
 from anyport.errors import AnyportError
@@ -40,7 +40,7 @@ def plan_batches(heat: Heat) -> BatchPlan | Blank:
         return Blank("no dynamic axis is the first of every input: there is no batch")
     chosen = heat.settings.batches or default_batches(axis, heat.contest.signature.dims)
     sizes = tuple(sorted(set(chosen)))
-    return BatchPlan(axis, sizes, heat.settings.budget_s / len(sizes))
+    return BatchPlan(axis, sizes, heat.settings.budget_s / heat.n_orders / len(sizes))
 
 
 def measure_batches(
@@ -56,10 +56,10 @@ def measure_batches(
     """
     found: dict[str, Throughput] = {name: {} for name in heat.sessions}
     item_s = round_s / heat.contest.sizes[plan.axis]
-    left_s = heat.settings.budget_s
+    left_s = heat.settings.budget_s / heat.n_orders
     for size in plan.sizes:
         # one run to see how long it takes, then rounds
-        expected_s = item_s * size * (1 + _MIN_ROUNDS)
+        expected_s = item_s * size * (1 + share(_MIN_ROUNDS, heat.n_orders))
         if expected_s > left_s:
             late = Blank(
                 f"batch {size} takes about {expected_s:.2g} s, {left_s:.2g} s are left: raise --seconds"
@@ -87,7 +87,8 @@ def _items_per_s(heat: Heat, plan: BatchPlan, size: int) -> dict[str, float | Bl
             found[name] = Blank(f"batch {size}: {err.what}")
             del runs[name]
     once_s = heat.clocks.wall.now() - start_s
-    n_rounds = n_within(plan.budget_s, once_s, (_MIN_ROUNDS, _MAX_ROUNDS))
+    bounds = share(_MIN_ROUNDS, heat.n_orders), share(_MAX_ROUNDS, heat.n_orders)
+    n_rounds = n_within(plan.budget_s, once_s, bounds)
     how = PairSettings(n_rounds, 1, 0, heat.n_threads, heat.settings.seed)
     for name, timing in time_rounds(runs, how, heat.clocks).items():
         found[name] = size / float(np.median(timing.wall_s))

@@ -64,6 +64,8 @@ class Heat:
         clocks: What is read.
         sessions: Name -> session, of those that open and run.
         blanks: Name -> why, of those that do not.
+        n_line_ups: How often the same candidates are opened and measured; this is one of those times.
+        n_orders: In how many orders; the batches are measured once in each.
     """
 
     contest: Contest
@@ -72,6 +74,8 @@ class Heat:
     clocks: Clocks
     sessions: dict[str, Session] = field(default_factory=dict)
     blanks: dict[str, Blank] = field(default_factory=dict)
+    n_line_ups: int = 1
+    n_orders: int = 1
 
     def open_all(self) -> None:
         """Open everyone and run everyone once.
@@ -124,6 +128,15 @@ class Heat:
         session = self.sessions.pop(name, None)
         if session is not None:
             session.close()
+
+
+def share(n: int, n_parts: int) -> int:
+    """Return the part of ``n``, rounded up.
+
+    >>> share(9, 2)
+    5
+    """
+    return -(-n // n_parts)
 
 
 def n_within(budget_s: float, one_s: float, bounds: tuple[int, int]) -> int:

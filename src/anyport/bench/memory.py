@@ -43,6 +43,15 @@ def mark_memory() -> MemoryMark | Blank:
         return Blank(f"peak memory is not read on {sys.platform}")
 
 
+def anonymous_memory() -> int | Blank:
+    """Return how many bytes this process has that no file backs: heap and stacks, no mapped weights."""
+    try:
+        found = re.search(r"^RssAnon:\s*(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        found = None
+    return Blank(f"anonymous memory is not read on {sys.platform}") if found is None else int(found[1]) * 1024
+
+
 def peak_since(mark: MemoryMark | Blank) -> int | Blank:
     """Return the most memory that this process has had since the mark, above what it had there."""
     if isinstance(mark, Blank):

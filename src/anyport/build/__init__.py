@@ -1,9 +1,21 @@
-"""The whole way from a PyTorch model to a proven bundle or .onnx file."""
+"""The whole way from a PyTorch model to a proven bundle or .onnx file.
 
-from anyport.build.description import Description, describe, read_description
-from anyport.build.plain import ExportResult, VerifyRequest, export_plain, verify_plain
-from anyport.build.plan import BuildPlan, BuildSettings, locate
-from anyport.build.steps import BuildResult, build
+Nothing is imported before it is asked for: new weights (`reweight`) need no PyTorch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anyport.build.description import Description, describe, read_description
+    from anyport.build.plain import ExportResult, VerifyRequest, export_plain, verify_plain
+    from anyport.build.plan import BuildPlan, BuildSettings, locate
+    from anyport.build.reweighting import Reweighted, ReweightSettings, reweight
+    from anyport.build.steps import BuildResult, build
 
 __all__ = [
     "BuildPlan",
@@ -11,11 +23,39 @@ __all__ = [
     "BuildSettings",
     "Description",
     "ExportResult",
+    "ReweightSettings",
+    "Reweighted",
     "VerifyRequest",
     "build",
     "describe",
     "export_plain",
     "locate",
     "read_description",
+    "reweight",
     "verify_plain",
 ]
+
+_HOMES: Final[Mapping[str, str]] = {
+    "BuildPlan": "anyport.build.plan",
+    "BuildResult": "anyport.build.steps",
+    "BuildSettings": "anyport.build.plan",
+    "Description": "anyport.build.description",
+    "ExportResult": "anyport.build.plain",
+    "ReweightSettings": "anyport.build.reweighting",
+    "Reweighted": "anyport.build.reweighting",
+    "VerifyRequest": "anyport.build.plain",
+    "build": "anyport.build.steps",
+    "describe": "anyport.build.description",
+    "export_plain": "anyport.build.plain",
+    "locate": "anyport.build.plan",
+    "read_description": "anyport.build.description",
+    "reweight": "anyport.build.reweighting",
+    "verify_plain": "anyport.build.plain",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for (PEP 562)."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'anyport.build' has no attribute '{name}'")

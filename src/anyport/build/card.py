@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from anyport.verify import metric_line
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -30,8 +32,19 @@ def model_card(manifest: Manifest, proof_lines: Sequence[str]) -> str:
         lines.append("")
     lines += ["## Proof", "", *(f"- {line}" for line in proof_lines), ""]
     lines += ["Re-verify it anywhere, without PyTorch: `anyport verify " + f"{facts.name}.port`.", ""]
+    lines += _lossy_lines(manifest)
     lines += ["## Made with", "", *_table(manifest.provenance.packages), ""]
     return "\n".join(lines)
+
+
+def _lossy_lines(manifest: Manifest) -> list[str]:
+    """Say what each lossy variant is worth, and how to find out what it is worth elsewhere."""
+    found = [(name, one.metric) for name, one in manifest.variants.items() if one.metric is not None]
+    if not found:
+        return []
+    lines = ["## Lossy variants", "", *(f"- `{name}`: {metric_line(metric)}" for name, metric in found), ""]
+    command = f"anyport verify {manifest.model.name}.port --variant {found[0][0]}"
+    return [*lines, f"Another processor may answer otherwise. Measure it on yours: `{command}`.", ""]
 
 
 def _front_matter(manifest: Manifest) -> list[str]:

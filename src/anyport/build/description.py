@@ -111,6 +111,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         build: ``[build]``.
         calibrate: ``[calibrate]``.
         evaluate: ``[evaluate]``.
+        metrics: ``[metrics]``: output -> ``top-1``, ``cosine:0.99`` …, where the choice by name is wrong.
     """
 
     model: ModelTable
@@ -123,6 +124,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     build: BuildTable = BuildTable()
     calibrate: CalibrateTable | None = None
     evaluate: EvaluateTable | None = None
+    metrics: dict[str, str] = {}
 
 
 def read_description(path: Path) -> Description:

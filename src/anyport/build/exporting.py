@@ -40,6 +40,8 @@ def export_words(converted: Converted, part: Part, plan: BuildPlan) -> dict[str,
         words["fix"] = dict(sorted(made.fix.items()))
     if converted.custom_ops:
         words["custom_operators"] = list(converted.custom_ops)
+    if converted.libraries:
+        words["libraries"] = dict(converted.libraries)
     return words
 
 

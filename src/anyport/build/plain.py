@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from anyport.build.exporting import convert_as_planned
 from anyport.build.fixing import of_fixed_sizes
+from anyport.build.parts import graph_metadata, is_allowed
 from anyport.build.plan import locate
 from anyport.build.proving import sweep_settings, verify_part
-from anyport.build.steps import graph_metadata, is_allowed, load_model
+from anyport.build.steps import load_model
 from anyport.bundle import staged_files
 from anyport.errors import UsageError
 from anyport.graph.capture import capture
@@ -115,7 +116,7 @@ def verify_plain(request: VerifyRequest) -> Verdict:
         UsageError: The two do not have the same inputs, or the sizes of an axis are unknown.
         SourceError: The source does not load or run.
     """
-    session = open_session(request.path)
+    session = open_session(request.path, SessionOptions(libraries=request.settings.libraries))
     try:
         if request.against.endswith(".onnx"):
             return _verify_against_file(request, session, declared_signature(request, session))

@@ -27,6 +27,7 @@ class BuildSettings:
         force: Replace an existing output.
         source_date_epoch: Seconds since 1970 that stand for the time of creation; ``None`` is now.
         command: The words the user typed, for the provenance.
+        libraries: Shared libraries with operators of the user's own, for the sessions of the comparison.
         show_command: What shows more of a failed verdict; it ends the message.
     """
 
@@ -38,6 +39,7 @@ class BuildSettings:
     force: bool = False
     source_date_epoch: int | None = None
     command: tuple[str, ...] = ()
+    libraries: tuple[Path, ...] = ()
     show_command: str = "anyport build … --allow failed"
 
     def __post_init__(self) -> None:

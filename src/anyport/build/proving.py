@@ -13,7 +13,7 @@ from anyport.graph.expectations import expected_weights
 from anyport.graph.initializers import read_initializers
 from anyport.graph.inspect import inspect_onnx
 from anyport.graph.localize import first_difference
-from anyport.runtime import open_session
+from anyport.runtime import SessionOptions, open_session
 from anyport.source.lines import first_line, user_line_of
 from anyport.verify import (
     PartSpec,
@@ -125,7 +125,7 @@ def verify_part(
     spec = PartSpec(*names, command=settings.show_command)
     sweep = sweep_settings(settings, captured.sizes)
     plan = plan_cases(signature.inputs, signature.dims, sweep, given_cases(part))
-    session = open_session(model)
+    session = open_session(model, SessionOptions(libraries=settings.libraries))
     try:
         verdict = compare(reference, session, plan, spec, settings.gates)
     finally:

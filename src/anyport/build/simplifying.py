@@ -10,10 +10,9 @@ from anyport.bundle import Step
 from anyport.graph.equality import Equality, RecordedAnswers
 from anyport.graph.expectations import expected_weights
 from anyport.graph.initializers import read_initializers
-from anyport.graph.rewriting import load_graph
 from anyport.graph.simplifiers import SIMPLIFIERS, simplifiers_named
 from anyport.graph.simplify import SimplifySettings, simplify_graph
-from anyport.graph.storing import count_parameters, weights_name
+from anyport.graph.storing import read_graph
 from anyport.graph.tooltrial import TrialSettings
 from anyport.verify import CasePlan, account_weights
 
@@ -63,10 +62,12 @@ class Simplified:
     """A graph after it was simplified.
 
     Attributes:
+        part: The part's name.
         graph: Its files.
         found: What was kept of what was tried.
     """
 
+    part: str
     graph: Graph
     found: Simplification
 
@@ -74,7 +75,12 @@ class Simplified:
     def step(self) -> Step:
         """What a manifest keeps of it; what was measured goes to the report, which another machine lacks."""
         kept = self.found.kept_attempt
-        settings = {"tool": kept.tool, "version": kept.version, "optimization": self.found.optimization}
+        settings = {
+            "part": self.part,
+            "tool": kept.tool,
+            "version": kept.version,
+            "optimization": self.found.optimization,
+        }
         n_nodes = f"{kept.n_nodes_before} -> {self.graph.n_nodes} nodes"
         return Step(
             "simplify", settings, f"{n_nodes}, proven equal" if self.found.proven else "nothing proven"
@@ -111,13 +117,4 @@ def simplify_proven(
     )
     found = simplify_graph(graph.path, equality, settings)
     progress("simplify", found.summary())
-    weights = graph.path.with_name(weights_name(graph.path))
-    return Simplified(
-        replace(
-            graph,
-            weights=weights if weights.is_file() else None,
-            operators=found.operators,
-            n_parameters=count_parameters(load_graph(graph.path)),
-        ),
-        found,
-    )
+    return Simplified(verdict.part.name, replace(read_graph(graph.path), warnings=graph.warnings), found)

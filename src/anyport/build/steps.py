@@ -7,32 +7,30 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from anyport import __version__
+import msgspec
+
 from anyport.build.assets import write_assets
 from anyport.build.card import model_card
-from anyport.build.exporting import convert_as_planned, export_words
+from anyport.build.compressing import Variant, check_compression, compress_model, variant_name
 from anyport.build.fixing import fix_axes, n_left_out
-from anyport.build.proof import proof_of, recorder_of
+from anyport.build.parts import ProvenPart, export_and_prove, signature_words
+from anyport.build.proof import proof_of
 from anyport.build.provenance import created_at, provenance_of
-from anyport.build.proving import VARIANT, Recorder, read_cases_once, verify_part
+from anyport.build.proving import VARIANT, read_cases_once
 from anyport.build.report import machine_report
-from anyport.build.simplifying import Known, simplify_proven, simplify_settings
+from anyport.build.simplifying import simplify_settings
 from anyport.bundle import (
     FORMAT,
-    GraphEntry,
     Manifest,
     ModelFacts,
     PartEntry,
     Staging,
-    Step,
     VariantEntry,
     seal_bundle,
     write_file_atomically,
     write_proof,
 )
-from anyport.errors import UsageError
-from anyport.graph.capture import capture
-from anyport.graph.storing import Graph, StoreOptions, store
+from anyport.errors import CompressError, UsageError
 from anyport.source import find_model
 from anyport.task import check_settings
 from anyport.verify import Status, Verdict
@@ -41,40 +39,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from anyport.build.plan import BuildPlan, BuildSettings
-    from anyport.graph.convert import Converted
+    from anyport.build.plan import BuildPlan
+    from anyport.compress.compression import Compression
     from anyport.graph.simplification import Simplification
     from anyport.recipe import Model, Part
-    from anyport.runtime import Optimization
 
 _MAX_REPORT_BYTES: Final = 64 << 20
-PROOF_BYTES: Final = 19_000_000  # the arrays of a proof; with its cases it stays under 20 MB
-
-
-@dataclass(frozen=True, slots=True)
-class ProvenPart:
-    """One part after export and verification, in the staging folder.
-
-    Attributes:
-        part: What was exported.
-        graph: Its files.
-        verdict: What the comparison found.
-        recorder: The reference's answers.
-        steps: What was done to the graph, in order.
-        simplification: What the simplifiers made of it; ``None`` if none was asked for.
-    """
-
-    part: Part
-    graph: Graph
-    verdict: Verdict
-    recorder: Recorder
-    steps: tuple[Step, ...]
-    simplification: Simplification | None = None
-
-    @property
-    def optimization(self) -> Optimization:
-        """What a runtime may rewrite while it opens the graph."""
-        return self.simplification.optimization if self.simplification else "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +57,8 @@ class BuildResult:
         digest: sha256 of the manifest, which holds the digests of all other files.
         verdicts: One per part.
         simplifications: Part -> what the simplifiers made of it, where any was asked for.
+        compressions: Variant -> part -> what was kept of what was tried.
+        refused: Variant that was asked for -> the gate that it did not pass; the bundle is without it.
     """
 
     path: Path
@@ -94,6 +66,25 @@ class BuildResult:
     digest: str
     verdicts: tuple[Verdict, ...]
     simplifications: Mapping[str, Simplification] = field(default_factory=dict)
+    compressions: Mapping[str, Mapping[str, Compression]] = field(default_factory=dict)
+    refused: Mapping[str, CompressError] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dict: what a program wants to know of a build."""
+        simplifications = {name: found.to_json() for name, found in self.simplifications.items()}
+        compressions = {
+            variant: {part: one.to_json() for part, one in found.items()}
+            for variant, found in self.compressions.items()
+        }
+        errors = {n: {"what": e.what, "where": e.where, "do": e.do} for n, e in self.refused.items()}
+        return {
+            "bundle": str(self.path),
+            "manifest_sha256": self.digest,
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+            "simplifications": simplifications,
+            "compressions": compressions,
+            "refused": errors,
+        }
 
 
 def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
@@ -108,7 +99,8 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     """
     started_s = time.monotonic()
     _check_report(plan.output, force=plan.settings.force)
-    simplify_settings(plan.description.build.simplify)  # a name that does not exist is told before the export
+    simplify_settings(plan.description.build.simplify)  # a wrong word is told before the export, not after it
+    check_compression(plan)
     with Staging.open(plan.output, force=plan.settings.force) as staging:
         model = load_model(plan, progress)
         write_assets(staging.folder, model.assets)
@@ -117,7 +109,8 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
             folder = staging.folder / "parts" / part.name / VARIANT
             folder.mkdir(parents=True)
             proven.append(export_and_prove(model, part, plan, progress, folder))
-        manifest, digest = _seal(staging.folder, model, proven, plan)
+        variants = _compressed(model, proven, plan, progress)
+        manifest, digest = _seal(staging.folder, model, (proven, variants), plan)
         staging.commit()
     size_mb = sum(entry.size_bytes for entry in manifest.files) / 1e6
     progress(
@@ -130,6 +123,8 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
         digest,
         tuple(p.verdict for p in proven),
         {p.part.name: p.simplification for p in proven if p.simplification is not None},
+        {name: variant.found for name, variant in variants.items() if isinstance(variant, Variant)},
+        {name: error for name, error in variants.items() if isinstance(error, CompressError)},
     )
     _write_report(result, time.monotonic() - started_s)
     return result
@@ -162,81 +157,33 @@ def _fixed(model: Model, sizes: Mapping[str, int], progress: Callable[[str, str]
     return fixed
 
 
-def export_and_prove(
-    model: Model, part: Part, plan: BuildPlan, progress: Callable[[str, str], None], folder: Path
-) -> ProvenPart:
-    """Export one part of a model into ``folder`` and compare the file with PyTorch.
-
-    Raises:
-        MismatchError: The verdict is not a pass, and was not allowed by name.
-    """
-    captured = capture(part)
-    for warning in captured.warnings:
-        progress("warning", warning)
-    converted = convert_as_planned(captured, part, plan)
-    options = StoreOptions(metadata=graph_metadata(plan, model, part))
-    path = folder / "model.onnx"
-    graph = store(converted, path, options)
-    (folder / "modules.json").write_bytes(converted.modules.encode())
-    axes = ", ".join(f"{name} {dim}" for name, dim in part.signature.dims.items()) or "none"
-    progress("export", f"{part.name}   {graph.n_nodes} nodes, opset {graph.opset}   dynamic axes: {axes}")
-    recorder = recorder_of(part, plan.settings, PROOF_BYTES // len(model.parts))
-    verdict = verify_part(part, captured, path, recorder, plan.settings)
-    progress("verify", verdict.summary())
-    if not is_allowed(verdict, plan.settings):
-        verdict.raise_if_bad()
-    proven = ProvenPart(part, graph, verdict, recorder, (_export_step(converted, part, plan, verdict),))
-    settings = simplify_settings(plan.description.build.simplify)
-    if settings is None:
-        return proven
-    known = Known(captured, recorder, plan.settings.gates)
-    simplified = simplify_proven(graph, verdict, known, settings, progress)
-    steps = (*proven.steps, simplified.step)
-    return replace(proven, graph=simplified.graph, steps=steps, simplification=simplified.found)
+def _compressed(
+    model: Model, proven: list[ProvenPart], plan: BuildPlan, progress: Callable[[str, str], None]
+) -> dict[str, Variant | CompressError]:
+    """Make the variants that were asked for; one that does not pass its gates costs the others nothing."""
+    made: dict[str, Variant | CompressError] = {}
+    for method in plan.description.build.compress:
+        name = variant_name(method)
+        try:
+            made[name] = compress_model(model, proven, plan, method, progress)
+        except CompressError as err:
+            made[name] = err
+            progress("compress", f"{name} IS NOT WRITTEN   {err.what}")
+    return made
 
 
-def _export_step(converted: Converted, part: Part, plan: BuildPlan, verdict: Verdict) -> Step:
-    return Step("export", export_words(converted, part, plan), verdict.summary())
-
-
-def is_allowed(verdict: Verdict, settings: BuildSettings) -> bool:
-    """Say whether the user allowed a verdict that is no pass, by its name."""
-    words = {Status.FAIL: "failed", Status.INCONCLUSIVE: "inconclusive"}
-    return words.get(verdict.status) in settings.allow
-
-
-def graph_metadata(plan: BuildPlan, model: Model, part: Part) -> dict[str, str]:
-    """Return what a graph says of itself in ``metadata_props``."""
-    table = plan.description.model
-    facts = {
-        "name": model.name,
-        "version": table.version,
-        "author": table.author,
-        "license": table.license,
-        "source": model.source,
-        "created": created_at(plan.settings.source_date_epoch),
-        "trained_at": table.trained_at,
-        "producer": f"anyport {__version__}",
-        "anyport.signature": json.dumps(signature_words(part), separators=(",", ":")),
-    }
-    return {key: value for key, value in facts.items() if value}
-
-
-def signature_words(part: Part) -> dict[str, Any]:
-    """Return a part's signature in its notation, as the metadata of a graph keeps it."""
-    signature = part.signature
-    return {
-        "inputs": {spec.name: str(spec) for spec in signature.inputs},
-        "outputs": {spec.name: str(spec) for spec in signature.outputs},
-        "dims": {name: str(dim) for name, dim in signature.dims.items()},
-        "arguments": dict(part.arguments),
-    }
-
-
-def _seal(folder: Path, model: Model, proven: list[ProvenPart], plan: BuildPlan) -> tuple[Manifest, str]:
+def _seal(
+    folder: Path,
+    model: Model,
+    made: tuple[list[ProvenPart], Mapping[str, Variant | CompressError]],
+    plan: BuildPlan,
+) -> tuple[Manifest, str]:
+    proven, variants = made
     proof, arrays = proof_of({p.part.name: p.recorder for p in proven})
     write_proof(folder, proof, arrays)
     manifest = _manifest(model, proven, plan)
+    more = {name: variant.entry for name, variant in variants.items() if isinstance(variant, Variant)}
+    manifest = msgspec.structs.replace(manifest, variants=dict(manifest.variants) | more)
     lines = [f"`{p.part.name}`: {p.verdict.summary()}" for p in proven]
     (folder / "MODEL_CARD.md").write_text(model_card(manifest, lines), encoding="utf-8", newline="\n")
     return seal_bundle(folder, manifest)
@@ -263,7 +210,7 @@ def _manifest(model: Model, proven: list[ProvenPart], plan: BuildPlan) -> Manife
         parts={p.part.name: _part_entry(p.part) for p in proven},
         variants={
             VARIANT: VariantEntry(
-                graphs={p.part.name: _graph_entry(p) for p in proven},
+                graphs={p.part.name: p.entry for p in proven},
                 steps=steps,
                 proven=statuses == {Status.PASS},
                 note=note,
@@ -278,21 +225,6 @@ def _manifest(model: Model, proven: list[ProvenPart], plan: BuildPlan) -> Manife
 def _part_entry(part: Part) -> PartEntry:
     words = signature_words(part)
     return PartEntry(inputs=words["inputs"], outputs=words["outputs"], dims=words["dims"])
-
-
-def _graph_entry(proven: ProvenPart) -> GraphEntry:
-    place = f"parts/{proven.part.name}/{VARIANT}"
-    graph = proven.graph
-    return GraphEntry(
-        file=f"{place}/{graph.path.name}",
-        weights=f"{place}/{graph.weights.name}" if graph.weights else None,
-        modules=f"{place}/modules.json",
-        opset=graph.opset,
-        n_nodes=graph.n_nodes,
-        operators=dict(graph.operators),
-        n_parameters=graph.n_parameters,
-        optimization=proven.optimization,
-    )
 
 
 def report_path(output: Path) -> Path:
@@ -319,9 +251,8 @@ def _check_report(output: Path, *, force: bool) -> None:
 
 def _write_report(result: BuildResult, wall_s: float) -> None:
     """Write what this machine measured beside the sealed bundle."""
-    verdicts: list[Mapping[str, Any]] = [verdict.to_json() for verdict in result.verdicts]
-    facts = {"wall_s": round(wall_s, 3), "manifest": result.digest, "verdicts": verdicts}
-    simplifications = {name: found.to_json() for name, found in result.simplifications.items()}
-    report = machine_report() | facts | {"simplifications": simplifications}
+    found = result.to_json()
+    del found["bundle"]  # a path of this machine
+    report = machine_report() | {"wall_s": round(wall_s, 3), "manifest": found.pop("manifest_sha256")} | found
     content = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     write_file_atomically(report_path(result.path), content.encode(), force=True)

@@ -5,11 +5,20 @@ and back. ``docs/bundle.md`` specifies every byte. Nothing here needs more than 
 """
 
 from anyport.bundle.archive import pack, unpack
+from anyport.bundle.lossy import (
+    LossyPart,
+    LossyProof,
+    LossyRun,
+    OutputMetric,
+    read_lossy_proof,
+    write_lossy_proof,
+)
 from anyport.bundle.manifest import (
     FORMAT,
     FileEntry,
     GraphEntry,
     Manifest,
+    MetricEntry,
     ModelFacts,
     PartEntry,
     Provenance,
@@ -41,8 +50,13 @@ __all__ = [
     "FileEntry",
     "GraphEntry",
     "GraphFile",
+    "LossyPart",
+    "LossyProof",
+    "LossyRun",
     "Manifest",
+    "MetricEntry",
     "ModelFacts",
+    "OutputMetric",
     "PartEntry",
     "Proof",
     "ProofCase",
@@ -66,6 +80,7 @@ __all__ = [
     "open_bundle",
     "pack",
     "read_header",
+    "read_lossy_proof",
     "read_proof",
     "read_tensor",
     "seal_bundle",
@@ -73,5 +88,6 @@ __all__ = [
     "staged_files",
     "unpack",
     "write_file_atomically",
+    "write_lossy_proof",
     "write_proof",
 ]

@@ -19,6 +19,7 @@ MANIFEST_NAME: Final = "manifest.json"
 SEAL_NAME: Final = "SEAL"
 MAX_MANIFEST_BYTES: Final = 16 << 20
 MAX_SEAL_BYTES: Final = 100
+EXACT_PROOF_NAMES: Final = frozenset({"arrays", "cases"})
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 _Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -86,6 +87,30 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     result: str
 
 
+class MetricEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a lossy variant was found to be worth; ``proof/<variant>.json`` has all outputs, and the samples.
+
+    Attributes:
+        part: Where it has the least room …
+        output: … and for which output.
+        metric: By which metric: ``top-1``, ``cosine`` or ``psnr``.
+        value: What was found when the bundle was built; larger is better.
+        allowance: The least value that passes, on any machine.
+        n_samples: By how many samples each output is judged, or more.
+        isa: The instruction sets of the processor that found it; another may answer otherwise.
+        note: What the user's own metric said, such as ``accuracy 98.9 % -> 98.8 %``.
+    """
+
+    part: str
+    output: str
+    metric: str
+    value: float
+    allowance: float
+    n_samples: Annotated[int, msgspec.Meta(ge=1)]
+    isa: list[str]
+    note: str = ""
+
+
 class VariantEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole bundle in one form.
 
@@ -94,12 +119,14 @@ class VariantEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         steps: What was done, in order.
         proven: Whether the comparison with PyTorch passed.
         note: What a user must know, such as why it is not proven.
+        metric: For a lossy variant, what its answers are worth; ``None`` if they are exact.
     """
 
     graphs: dict[str, GraphEntry]
     steps: list[Step]
     proven: bool
     note: str = ""
+    metric: MetricEntry | None = None
 
 
 class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -303,6 +330,38 @@ def _check_variants(manifest: Manifest, where: str | None) -> None:
             )
         for part, graph in variant.graphs.items():
             _check_graph(graph, part, listed, f"part {part}, variant {name}")
+        if variant.metric is not None:
+            _check_lossy(name, manifest, listed, where)
+
+
+def _check_lossy(name: str, manifest: Manifest, listed: set[str], where: str | None) -> None:
+    metric = manifest.variants[name].metric
+    if name.lower() in EXACT_PROOF_NAMES:
+        raise BundleError(
+            f"{MANIFEST_NAME}: a lossy variant cannot be called {shown(name)}, as the exact proof is",
+            where=where,
+        )
+    if metric is not None and metric.output not in getattr(manifest.parts.get(metric.part), "outputs", ()):
+        raise BundleError(
+            f"{MANIFEST_NAME}: the metric of variant {name} is of output {shown(metric.output)} of part "
+            f"{shown(metric.part)}, which is not there",
+            where=where,
+        )
+    for path in lossy_files(name):
+        if path not in listed:
+            raise BundleError(
+                f"{MANIFEST_NAME}: variant {name} is lossy, and {shown(path)} is not among its files",
+                where=where,
+            )
+
+
+def lossy_files(variant: str) -> tuple[str, str]:
+    """Return where the proof of a lossy variant lies: what it says, and its arrays.
+
+    >>> lossy_files("int8")
+    ('proof/int8.json', 'proof/int8.safetensors')
+    """
+    return f"proof/{variant}.json", f"proof/{variant}.safetensors"
 
 
 def _listed(names: dict[str, Any]) -> str:

@@ -14,20 +14,22 @@ from anyport.cli.frame import show_json
 @click.argument("target", metavar="SOURCE")
 @variant_options
 @describing_options
-def command(target: str, as_json: bool, dry_run: bool, **chosen: Any) -> None:  # noqa: ANN401, FBT001
+def command(target: str, as_json: bool, dry_run: bool, **chosen: Any) -> int:  # noqa: ANN401, FBT001
     """Export SOURCE, prove the export against PyTorch, and seal it as a bundle.
 
     SOURCE is a folder with an anyport.toml, file.py:function or package.module:function (it returns the
     nn.Module, in eval mode; the file is imported as Python imports any file), or a Hugging Face id or
     folder that a recipe knows.
+
+    Exit code 1: the verdict is no pass, or a variant that was asked for did not pass its gates.
     """
     plan = plan_from(target, chosen)
     if dry_run:
         show_json({"plan": str(plan).splitlines()}) if as_json else click.echo(plan)
-        return
+        return 0
     from anyport.build import build
 
     result = build(plan, step_printer(as_json=as_json))
     if as_json:
-        verdicts = [verdict.to_json() for verdict in result.verdicts]
-        show_json({"bundle": str(result.path), "manifest_sha256": result.digest, "verdicts": verdicts})
+        show_json(result.to_json())
+    return 1 if result.refused else 0

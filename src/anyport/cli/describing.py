@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from anyport.cli.options import SizeType, force_option, json_option
+from anyport.cli.options import SizeType, force_option, json_option, library_option
 from anyport.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def checking_options(function: _F) -> _F:
             type=click.Choice(["failed", "inconclusive"]),
             help="Go on after such a verdict; the result says so.",
         ),
+        library_option,
         json_option,
     )
     for option in reversed(options):
@@ -94,6 +95,9 @@ def variant_options(function: _F) -> _F:
             "--calibrate", metavar="SAMPLES", help="calibrate.py:samples, a folder of pictures, random"
         ),
         click.option("--evaluate", metavar="FILE.py:FUNCTION", help="Your metric: accuracy(run) -> float."),
+        click.option(
+            "--metric", "metrics", multiple=True, metavar="OUTPUT=METRIC", help="top-1, cosine:0.99, psnr"
+        ),
         click.option("--max-drop", type=float, help="Of your metric.  [default: 0.005]"),
     )
     for option in reversed(options):
@@ -140,9 +144,13 @@ def _build_words(chosen: dict[str, Any], written: dict[str, Any]) -> dict[str, A
 
 
 def _lay_data(words: dict[str, Any], chosen: dict[str, Any]) -> None:
-    """Lay the options over ``[calibrate]`` and ``[evaluate]``."""
+    """Lay the options over ``[calibrate]``, ``[evaluate]`` and ``[metrics]``."""
+    from anyport.tensors import pairs
+
     if chosen.get("calibrate") is not None:
         words["calibrate"] = {"samples": chosen["calibrate"]}
+    if chosen.get("metrics"):
+        words["metrics"] = words.get("metrics", {}) | pairs(chosen["metrics"], "--metric")
     given = {"function": chosen.get("evaluate"), "max_drop": chosen.get("max_drop")}
     given = {name: value for name, value in given.items() if value is not None}
     if given and "function" not in words.get("evaluate", {}) | given:
@@ -169,8 +177,9 @@ def settings_from(chosen: dict[str, Any]) -> BuildSettings:
     return BuildSettings(
         gates=Gates(*(chosen[name] for name in ("rtol", "atol", "mse", "l2"))),
         allow=frozenset(chosen["allow"]),
-        source_date_epoch=_source_date_epoch(),
+        source_date_epoch=source_date_epoch(),
         command=("anyport", *sys.argv[1:]),
+        libraries=tuple(chosen.get("libraries", ())),
         **given,
     )
 
@@ -193,7 +202,12 @@ def read_fixes(options: Iterable[str]) -> dict[str, int]:
     return {name: int(text) for name, text in texts.items()}
 
 
-def _source_date_epoch() -> int | None:
+def source_date_epoch() -> int | None:
+    """Return the seconds since 1970 that stand for the time of creation; ``None`` is now.
+
+    Raises:
+        UsageError: ``SOURCE_DATE_EPOCH`` is no number.
+    """
     text = os.environ.get("SOURCE_DATE_EPOCH")
     if text is None or text.isdigit():
         return None if text is None else int(text)

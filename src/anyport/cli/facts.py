@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from anyport.bundle import open_bundle, read_proof
+from anyport.bundle import MetricEntry, open_bundle, read_proof
 from anyport.bundle.disk import size_text
 from anyport.cli.options import table
 from anyport.errors import UsageError, require
+from anyport.verify import metric_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,6 +90,8 @@ def _bundle_lines(record: Mapping[str, Any]) -> list[str]:
 def _variant_rows(name: str, variant: Mapping[str, Any], *, is_default: bool) -> list[tuple[str, str]]:
     words = [name, "proven" if variant["proven"] else "NOT PROVEN", *(["default"] if is_default else [])]
     rows = [("variant", ", ".join(words) + (f": {variant['note']}" if variant["note"] else ""))]
+    if variant["metric"] is not None:
+        rows.append(("metric", metric_line(MetricEntry(**variant["metric"]))))
     for part, graph in variant["graphs"].items():
         size = size_text(graph["size_bytes"])
         rows += [

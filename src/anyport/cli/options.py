@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,6 +25,17 @@ def json_option(function: _F) -> _F:
 def force_option(function: _F) -> _F:
     """Add ``--force``."""
     return click.option("--force", is_flag=True, help="Replace an existing output.")(function)
+
+
+def library_option(function: _F) -> _F:
+    """Add ``--library``."""
+    return click.option(
+        "--library",
+        "libraries",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Shared library with operators that are not ONNX's; it is loaded and run.",
+    )(function)
 
 
 def gathered(kind: Callable[..., _T]) -> Callable[[Callable[[_T], int | None]], Callable[..., int | None]]:

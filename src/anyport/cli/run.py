@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 -- a dataclass field
 
 import click
 
 from anyport.cli.frame import show_json
-from anyport.cli.options import SizeType, gathered, json_option
+from anyport.cli.options import SizeType, gathered, json_option, library_option
 from anyport.cli.taskoptions import TaskCommand, chosen_graphs, chosen_options
 
 
@@ -21,6 +22,7 @@ class Words:
     threads: int | None
     memory_limit_bytes: int | None
     provider: str
+    libraries: tuple[Path, ...]
     as_json: bool
 
 
@@ -33,6 +35,7 @@ class Words:
     "--memory-limit", "memory_limit_bytes", type=SizeType(), help="Bound weights and computation: 512MB, 2GB."
 )
 @click.option("--provider", default="cpu", show_default=True, help="Execution provider; no fallback.")
+@library_option
 @json_option
 @gathered(Words)
 def command(words: Words) -> None:
@@ -44,7 +47,9 @@ def command(words: Words) -> None:
     from anyport.task import TaskOptions
     from anyport.task.opening import task_of
 
-    session = SessionOptions(words.provider, words.threads, words.memory_limit_bytes)
+    session = SessionOptions(
+        words.provider, words.threads, words.memory_limit_bytes, libraries=words.libraries
+    )
     context = click.get_current_context()
     with task_of(chosen_graphs(context), TaskOptions(words.variant, session=session)) as task:
         found = task.answer(words.inputs, chosen_options(context))

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from anyport.cli.checking import checklist_options, show_checklist, wants_checklist
 from anyport.cli.describing import checking_options, require_build, settings_from
 from anyport.cli.frame import show_json
 from anyport.errors import UsageError
@@ -27,13 +28,16 @@ _WORDS: Final = {"FAIL": "failed", "INCONCLUSIVE": "inconclusive"}  # what --all
 )
 @click.option("--dim", "dims", multiple=True, metavar="NAME=SIZES", help="Sizes of an axis: batch=1..64")
 @click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="Of forward(), fixed.")
+@checklist_options
 @checking_options
 def command(target: Path, as_json: bool, **chosen: Any) -> int:  # noqa: ANN401, FBT001
     """Verify TARGET: a bundle anywhere, without PyTorch; or an .onnx file --against its source.
 
-    Exit code 0: proven; 1: it failed, or the comparison proves nothing.
+    Exit code 0: proven; 1: it failed, or the comparison proves nothing. With --checklist, 1: a line fails.
     """
     is_file = target.suffix == ".onnx"
+    if wants_checklist(chosen):
+        return show_checklist(target, chosen, as_json=as_json)
     if is_file == (chosen["against"] is None):
         raise UsageError(
             f"'{target.name}' needs --against" if is_file else f"'{target.name}' carries its own proof",
@@ -77,9 +81,16 @@ def _verify_file(target: Path, chosen: dict[str, Any]) -> list[Any]:
 
 def _verify_bundle(target: Path, chosen: dict[str, Any]) -> list[Any]:
     from anyport.bundle import open_bundle
-    from anyport.runtime import open_session
+    from anyport.runtime import SessionOptions, open_session
     from anyport.verify import verify_bundle
 
+    options = SessionOptions(libraries=tuple(chosen["libraries"]))
     with open_bundle(target) as bundle:
         bundle.check()
-        return list(verify_bundle(bundle, open_session, variant=chosen["variant"], part=chosen["part"]))
+        verdicts = verify_bundle(
+            bundle,
+            lambda graph: open_session(graph, options),
+            variant=chosen["variant"],
+            part=chosen["part"],
+        )
+        return list(verdicts)

@@ -5,7 +5,8 @@ Two exporters of PyTorch translate; which one follows from the opset. What comes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from anyport.errors import ExportError, UsageError
@@ -14,9 +15,10 @@ from anyport.graph.cures import apply_cures
 from anyport.graph.ends import check_axes, check_inputs_used, drop_unused, name_ends
 from anyport.graph.modulemap import ModuleMap, map_modules
 from anyport.graph.weightnames import name_transposed, restore_names
+from anyport.runtime.declared import LIBRARIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -39,6 +41,7 @@ class Converted:
         weight_names: The initializers that are parameters or buffers of the module, by that name.
         cures: The mistakes of the exporter that were mended, one line each.
         custom_ops: The operators that were translated by functions of the user's own.
+        libraries: Domain -> the runtime library that a session must load, for operators beside ONNX's own.
     """
 
     model: ir.Model
@@ -46,6 +49,7 @@ class Converted:
     weight_names: frozenset[str]
     cures: tuple[str, ...] = ()
     custom_ops: tuple[str, ...] = ()
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 def convert(
@@ -71,15 +75,19 @@ def convert(
         raise ExportError(
             f"opset {opset} was asked for and the exporter wrote {written}", do=f"--opset {written}"
         )
-    _check_domains(model, part)
+    libraries = {domain: library for op in custom_ops for domain, library in op.libraries.items()}
+    _check_domains(model, part, libraries)
     weight_names = restore_names(model, captured) | name_transposed(model, captured)
     name_ends(model, part)
     check_axes(model, part)
     check_inputs_used(model, part)
     cures = apply_cures(model)
     drop_unused(model)
-    names = tuple(op.name for op in custom_ops)
-    return Converted(model, map_modules(model), weight_names, cures, names)
+    modules = map_modules(model)
+    used = _used_libraries(model, libraries)
+    if used:
+        model.metadata_props[LIBRARIES] = json.dumps(used)
+    return Converted(model, modules, weight_names, cures, tuple(op.name for op in custom_ops), used)
 
 
 def check_opset(opset: int) -> None:
@@ -102,10 +110,15 @@ def _translate(captured: Capture, part: Part, opset: int, custom_ops: Sequence[C
     return translate[exporter_of(opset)](captured, part, opset, custom_ops)
 
 
-def _check_domains(model: ir.Model, part: Part) -> None:
-    """Refuse operators that are not ONNX's own: no runtime would open the file."""
+def _used_libraries(model: ir.Model, libraries: Mapping[str, str]) -> dict[str, str]:
+    domains = {node.domain for node in model.graph.all_nodes()}
+    return {domain: library for domain, library in sorted(libraries.items()) if domain in domains}
+
+
+def _check_domains(model: ir.Model, part: Part, libraries: Mapping[str, str]) -> None:
+    """Refuse operators that are neither ONNX's own nor in a library: no runtime would open the file."""
     for node in model.graph.all_nodes():
-        if node.domain not in {"", "ai.onnx"}:
+        if node.domain not in {"", "ai.onnx", *libraries}:
             raise ExportError(
                 f"part '{part.name}' would hold the operator {node.domain}::{node.op_type}, which is not "
                 "ONNX's own",

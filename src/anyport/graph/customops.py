@@ -11,15 +11,19 @@ One table serves both exporters of PyTorch::
 
     OPS = {"demo::soft_clip": soft_clip}
 
-After the translation the functions are inlined: the file holds nothing but ONNX's own operators.
+After the translation the functions are inlined. The file holds nothing but ONNX's own operators, and those of
+domains whose runtime library the table names::
+
+    OPS = {"demo::split": split, "ai.onnx.contrib": "onnxruntime-extensions"}
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import onnx
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from anyport.graph.capture import Capture
 
 TRANSLATE: Final = "translate your own operator with --custom-op table.py:OPS"
+_DOMAIN: Final = re.compile(r"[A-Za-z][\w.-]*")
 _OWN_NAMESPACES: Final = {"aten", "higher_order", "prim", "prims"}
 _DECORATE: Final = "decorate it with @onnxscript.script(default_opset=onnxscript.opset18)"
 # kinds of constant arguments that both exporters hand over, as the TorchScript exporter spells them
@@ -55,18 +60,20 @@ class CustomOp:
         overload: The operator itself.
         function: Its arguments are inputs (tensors) and attributes (annotated float, int, str), in the
             order of the operator's.
+        libraries: Domain -> the runtime library with its operators, for those that the table allows.
     """
 
     name: str
     overload: torch._ops.OpOverload
     function: OnnxFunction[..., Any]
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_custom_ops(table: Any, name: str) -> tuple[CustomOp, ...]:
     """Check a user's table, once the model is loaded and its operators are registered.
 
     Args:
-        table: Operator name -> onnxscript function.
+        table: Operator name -> onnxscript function; domain -> name of its runtime library.
         name: What the user calls the table.
 
     Raises:
@@ -77,10 +84,20 @@ def read_custom_ops(table: Any, name: str) -> tuple[CustomOp, ...]:
             f"'{name}' is a {type(table).__name__} of no translations",
             do='write OPS = {"namespace::operator": onnxscript_function}',
         )
-    return tuple(_read(key, table[key], name) for key in sorted(table, key=str))
+    libraries = {key: value for key, value in table.items() if _is_domain(key) and isinstance(value, str)}
+    keys = sorted((key for key in table if key not in libraries), key=str)
+    if not keys:
+        raise UsageError(
+            f"'{name}' names libraries, and translates no operator", do="add namespace::operator"
+        )
+    return tuple(_read(key, table[key], name, libraries) for key in keys)
 
 
-def _read(key: Any, function: Any, name: str) -> CustomOp:
+def _is_domain(key: Any) -> bool:
+    return isinstance(key, str) and "::" not in key and _DOMAIN.fullmatch(key) is not None
+
+
+def _read(key: Any, function: Any, name: str, libraries: Mapping[str, str]) -> CustomOp:
     if not isinstance(key, str) or key.count("::") != 1:
         raise UsageError(f"'{key}' in '{name}' names no operator", do="write it as namespace::operator")
     if not isinstance(function, OnnxFunction):
@@ -89,7 +106,7 @@ def _read(key: Any, function: Any, name: str) -> CustomOp:
             where=name,
             do=_DECORATE,
         )
-    _check_signature(key, function)
+    _check_signature(key, function, libraries)
     namespace, _, operator = key.partition("::")
     operator, _, overload = operator.partition(".")
     packet = getattr(getattr(torch.ops, namespace), operator, None)
@@ -100,10 +117,10 @@ def _read(key: Any, function: Any, name: str) -> CustomOp:
             where=name,
             do="register it (torch.library) in a file that the model's own file imports",
         )
-    return CustomOp(key, found, function)
+    return CustomOp(key, found, function, libraries)
 
 
-def _check_signature(key: str, function: OnnxFunction[..., Any]) -> None:
+def _check_signature(key: str, function: OnnxFunction[..., Any], libraries: Mapping[str, str]) -> None:
     signature = function.op_signature
     graph = function.function_ir.graph
     if signature is None or len(signature.outputs) != len(graph.outputs):
@@ -118,10 +135,11 @@ def _check_signature(key: str, function: OnnxFunction[..., Any]) -> None:
                 do="constant arguments may be float, int, bool or a sequence of int",
             )
     for node in ir.traversal.RecursiveGraphIterator(graph):
-        if node.domain:
+        if node.domain and node.domain not in libraries:
             raise UsageError(
                 f"the translation of '{key}' calls {node.domain}::{node.op_type}",
-                do="write it with ONNX's own operators, without other functions",
+                do="write it with ONNX's own operators, without other functions; or name the runtime "
+                f"library of the domain in the table: '{node.domain}': 'onnxruntime-extensions'",
             )
 
 
@@ -163,6 +181,8 @@ def written_at(custom_ops: Sequence[CustomOp], opset: int) -> Iterator[None]:
 def _check_operators(op: CustomOp, function: Any, opset: int) -> None:
     own = function.opset_imports.get("", opset)
     for node in ir.traversal.RecursiveGraphIterator(function.graph):
+        if node.domain:
+            continue  # its library alone knows it
         mine, there = _schema(node.op_type, own), _schema(node.op_type, opset)
         if there is not None and _is_same(mine, there, node.attributes):
             continue

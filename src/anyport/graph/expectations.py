@@ -30,8 +30,8 @@ def expected_weights(program: ExportedProgram) -> tuple[Expected, ...]:
     Folds are BatchNorm into the convolution before it, BatchNorm as scale and shift, and any
     sub-expression that depends on weights alone.
     """
-    tensors = _weights_by_node(program)
-    live = _live_nodes(program)
+    tensors = weights_by_node(program)
+    live = live_nodes(program)
     expected = [
         Expected(
             name=name,
@@ -56,7 +56,7 @@ def expected_weights(program: ExportedProgram) -> tuple[Expected, ...]:
     return tuple(expected)
 
 
-def _live_nodes(program: ExportedProgram) -> set[str]:
+def live_nodes(program: ExportedProgram) -> set[str]:
     """Return the names of the nodes that an output depends on."""
     live: set[Node] = set()
     waiting = [node for node in program.graph.nodes if node.op == "output"]
@@ -68,7 +68,7 @@ def _live_nodes(program: ExportedProgram) -> set[str]:
     return {node.name for node in live}
 
 
-def _weights_by_node(program: ExportedProgram) -> dict[str, tuple[str, Tensor, Any]]:
+def weights_by_node(program: ExportedProgram) -> dict[str, tuple[str, Tensor, Any]]:
     """Return placeholder -> (name in the module, value, kind) for parameters, buffers and constants."""
     signature = program.graph_signature
     stores: tuple[tuple[Mapping[str, str], str], ...] = (
@@ -92,10 +92,10 @@ def _batch_norm_folds(program: ExportedProgram, constants: WeightConstants) -> I
         before, *statistics = node.args[:5]
         if not all(constants.holds(s) for s in statistics if s is not None):
             continue
-        fold = _Fold(constants, statistics, _epsilon(node))
+        fold = _Fold(constants, statistics, epsilon_of(node))
         yield fold.expected("scale", fold.scale, ())
         yield fold.expected("shift", fold.shift, ())
-        if isinstance(before, torch.fx.Node) and _is_convolution(before):
+        if isinstance(before, torch.fx.Node) and is_convolution(before):
             weight = before.args[1]
             bias = before.args[2] if len(before.args) > 2 else before.kwargs.get("bias")  # noqa: PLR2004
             transposed = "transpose" in str(before.target)
@@ -104,11 +104,13 @@ def _batch_norm_folds(program: ExportedProgram, constants: WeightConstants) -> I
             yield fold.expected("bias", partial(fold.bias, bias), bias_of)
 
 
-def _is_convolution(node: Node) -> bool:
+def is_convolution(node: Node) -> bool:
+    """Say whether a node is a convolution or a linear layer, which a BatchNorm may be folded into."""
     return any(name in str(node.target) for name in _CONVOLUTIONS)
 
 
-def _epsilon(node: Node) -> float:
+def epsilon_of(node: Node) -> float:
+    """Return the epsilon of a BatchNorm."""
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]  # noqa: SLF001
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
     return float(given["eps"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from statistics import geometric_mean
 from typing import TYPE_CHECKING, Final
 
+from anyport.bench.lineups import line_ups, mean_ratio
 from anyport.bench.pairing import PairedRatio, PairSettings, paired_ratios
 from anyport.errors import SessionError, UsageError, did_you_mean
 from anyport.runtime import SessionOptions, open_session
@@ -31,7 +31,6 @@ LEVELS: Final[tuple[Optimization, ...]] = (
 )  # of equals, the first is taken
 TIE: Final = 0.03  # paired CPU-time ratios are good to 1-3 % on a machine that others use too
 _LEAST_ROUNDS, _MOST_ROUNDS = 3, 7  # of a line-up
-_MOST_LINE_UPS: Final = 6
 _ROUND_S: Final = 0.01  # of one graph: short runs are repeated until they fill this
 _MOST_REPEATS: Final = 100
 
@@ -115,7 +114,7 @@ def _race_group(
             measured = paired_ratios({c.label: run for c, run in runs.items()}, base.label, rounds)
         for contestant in runs:
             found.setdefault(contestant, []).append(measured[contestant.label])
-    means = {c: _mean(ratios) for c, ratios in found.items() if c not in failed}
+    means = {c: mean_ratio(ratios) for c, ratios in found.items() if c not in failed}
     return {**failed, **means}
 
 
@@ -133,29 +132,6 @@ def _open_all(
         except SessionError as err:
             failed[contestant] = err
     return runs
-
-
-def line_ups(contestants: Sequence[Contestant]) -> tuple[tuple[Contestant, ...], ...]:
-    """Return the orders in which graphs are opened: rotations, evenly spread.
-
-    Who is opened later has faster memory: of five copies of one graph with 64 MB of weights the last was
-    28 % faster than the first, whatever the order of the runs. So everyone takes every place (or, of many, an
-    even share of them), and the geometric mean over the line-ups has no such advantage in it.
-    """
-    n = len(contestants)
-    n_line_ups = min(n, _MOST_LINE_UPS)
-    starts = [place * n // n_line_ups for place in range(n_line_ups)]
-    return tuple((*contestants[start:], *contestants[:start]) for start in starts)
-
-
-def _mean(found: Sequence[PairedRatio]) -> PairedRatio:
-    """Return the geometric mean of each number."""
-    return PairedRatio(
-        median=geometric_mean([ratio.median for ratio in found]),
-        low=geometric_mean([ratio.low for ratio in found]),
-        high=geometric_mean([ratio.high for ratio in found]),
-        cpu_s=geometric_mean([ratio.cpu_s for ratio in found]),
-    )
 
 
 def _opened(

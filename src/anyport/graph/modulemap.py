@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from anyport.graph.derivations import Derivations
 from anyport.source.adapter import PREFIX
 from anyport.source.lines import user_line
 
@@ -36,10 +37,16 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
     line: str = ""
 
 
-class ModuleMap(msgspec.Struct, frozen=True):
-    """Value name -> origin; the same for every tool that keeps value names."""
+class ModuleMap(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where everything in a graph comes from.
+
+    Attributes:
+        values: Value name -> origin; the same for every tool that keeps value names.
+        weights: How the initializers follow from the module's weights; ``None`` if nobody looked.
+    """
 
     values: dict[str, Origin]
+    weights: Derivations | None = None
 
     def encode(self) -> bytes:
         """Return the bytes of ``modules.json``: the same map gives the same bytes."""

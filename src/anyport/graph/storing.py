@@ -110,6 +110,19 @@ def store(converted: Converted, path: Path, options: StoreOptions) -> Graph:
     return Graph(path, weights, model.opset_imports[""], count_operators(model), n_parameters)
 
 
+def read_graph(path: Path) -> Graph:
+    """Describe a graph that lies on the disk."""
+    model = ir.load(path)
+    weights = path.with_name(weights_name(path))
+    return Graph(
+        path,
+        weights if weights.is_file() else None,
+        model.opset_imports[""],
+        count_operators(model),
+        count_parameters(model),
+    )
+
+
 def weights_name(path: Path) -> str:
     """Return the name of the weights file that belongs to an .onnx file."""
     return "weights.safetensors" if path.name == "model.onnx" else f"{path.stem}.safetensors"

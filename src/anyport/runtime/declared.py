@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anyport.errors import BundleError, UsageError
 from anyport.runtime.onnxfile import read_metadata
-from anyport.tensors import Signature, dim, tensor
+from anyport.tensors import Signature, dim, tensor_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from anyport.runtime.session import Session
 
+LIBRARIES: Final = "anyport.libraries"  # of the file's metadata: domain -> library
 _KEY: Final = "anyport.signature"  # of the file's metadata: inputs, outputs, dims, arguments
 
 
@@ -37,13 +38,13 @@ def signature_of_file(
     known = {spec.name: str(spec) for spec in session.inputs}
     _check_known(inputs, known, "--input", f"input of {path.name}")
     notations = known | words.get("inputs", {}) | dict(inputs)
-    specs = tuple(tensor(name, text) for name, text in notations.items())
+    specs = tuple(tensor_of_file(name, text) for name, text in notations.items())
     axes = {axis: "" for spec in specs for axis in spec.dynamic_axes().values()} | words.get("dims", {})
     _check_known(dims, axes, "--dim", f"axis of {path.name}")
     outputs = {spec.name: str(spec) for spec in session.outputs} | words.get("outputs", {})
     return Signature(
         specs,
-        tuple(tensor(name, text) for name, text in outputs.items()),
+        tuple(tensor_of_file(name, text) for name, text in outputs.items()),
         {name: dim(name, text) for name, text in (words.get("dims", {}) | dict(dims)).items()},
     )
 
@@ -63,6 +64,19 @@ def written_words(path: Path) -> dict[str, dict[str, Any]]:
     except ValueError as err:
         raise BundleError(f"{path.name} has a signature that is no JSON") from err
     return words if isinstance(words, dict) else {}
+
+
+def libraries_of(path: Path) -> dict[str, str]:
+    """Return which libraries have the operators that are not ONNX's own: domain -> name, as a file says it.
+
+    It is read for an error, so that a file that cannot be read says nothing. Nothing is loaded by it.
+    """
+    try:
+        words = json.loads(read_metadata(path).get(LIBRARIES, "{}"))
+    except (ValueError, OSError):
+        return {}
+    is_table = isinstance(words, dict) and all(isinstance(name, str) for name in words.values())
+    return words if is_table else {}
 
 
 def _check_known(names: Mapping[str, str], known: Mapping[str, str], option: str, what: str) -> None:

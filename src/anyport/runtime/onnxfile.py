@@ -1,7 +1,7 @@
 """What an .onnx file says beside its graph, read from the file's framing without a parser: weights, metadata.
 
-An .onnx file is a protobuf message (https://protobuf.dev/programming-guides/encoding): fields of a tag and,
-for those that matter here, a length. Only tags and lengths are read, so a file of 2 GB costs microseconds.
+An .onnx file is a protobuf message; `anyport.runtime.wire` reads tags and lengths alone, so that a file of
+2 GB costs microseconds. `anyport.runtime.graphfile` reads the graph.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING, Final
 
+from anyport.runtime.wire import LENGTH, fields
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from anyport.runtime.wire import Span
 
 # field numbers of onnx.proto
 _MODEL_GRAPH: Final = 7
@@ -20,10 +24,6 @@ _GRAPH_INITIALIZER: Final = 5
 _TENSOR_EXTERNAL_DATA: Final = 13
 _ENTRY_KEY: Final = 1
 _ENTRY_VALUE: Final = 2
-
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # wire types
-
-Span = tuple[int, int]
 
 
 def weights_size(path: Path) -> int:
@@ -79,31 +79,6 @@ def _text(content: mmap.mmap, span: Span, number: int) -> str:
 
 def _fields(content: mmap.mmap, span: Span, number: int) -> Iterator[Span]:
     """Yield where the content of each field of this number lies."""
-    at, end = span
-    while at < end:
-        tag, at = _varint(content, at, end)
-        length = 0
-        wire_type = tag & 7
-        if wire_type == _VARINT:
-            _, at = _varint(content, at, end)
-        elif wire_type == _LENGTH:
-            length, at = _varint(content, at, end)
-        elif wire_type in {_FIXED64, _FIXED32}:
-            length = 8 if wire_type == _FIXED64 else 4
-        else:
-            raise ValueError("it is no protobuf message")
-        if at + length > end:
-            raise ValueError("it is cut off")
-        if wire_type == _LENGTH and tag >> 3 == number:
-            yield at, at + length
-        at += length
-
-
-def _varint(content: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    value = 0
-    for place in range(at, min(at + 10, end)):
-        byte = content[place]
-        value |= (byte & 0x7F) << (7 * (place - at))
-        if byte < 0x80:  # noqa: PLR2004 -- the upper bit says that another byte follows
-            return value, place + 1
-    raise ValueError("it is no protobuf message")
+    for field in fields(content, span):
+        if field.wire_type == LENGTH and field.number == number:
+            yield field.span

@@ -33,7 +33,9 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from anyport.bundle.disk import size_text
+from anyport.bundle.paths import shown
 from anyport.errors import SessionError, UsageError, did_you_mean
+from anyport.runtime.declared import libraries_of
 from anyport.runtime.onnxfile import weights_size
 from anyport.runtime.signature import check_declared, signature_of_part, signature_of_values
 from anyport.tensors import check_feeds
@@ -57,6 +59,7 @@ _LEVELS: Final = {
 }
 _SILENT: Final = 4  # log severity "fatal": what onnxruntime logs as an error is raised here
 _EXACT_GROWTH: Final = 1  # arena_extend_strategy kSameAsRequested: no doubling beyond what a run needs
+_UNKNOWN_OPERATOR: Final = re.compile(r"error: ([\w.]+):(\w+)\(-?\d+\) is not a registered function/op")
 _FULL = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
 # everything that the native module raises of its own: Fail, InvalidGraph, NoSuchFile …
 _NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = (
@@ -83,6 +86,19 @@ class OnnxruntimeSession:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The tensors that `run` gives."""
         return self._signature.outputs
+
+    @property
+    def nodes_by_provider(self) -> dict[str, int]:
+        """How many nodes of the graph, as it was rewritten, each execution provider took.
+
+        The providers of the session in their order; empty where this onnxruntime does not tell.
+
+        Raises:
+            SessionError: The session is closed.
+        """
+        if self._native is None:
+            raise SessionError("the session is closed", where=self._opening.where)
+        return _assigned(self._native)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute every output.
@@ -137,7 +153,20 @@ class Opening:
             native_options.add_session_config_entry("session.disable_prepacking", "1")
             native_options.add_session_config_entry("session.use_env_allocators", "1")
         native_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        for library in self.options.libraries:
+            self._load(library, native_options)
         return native_options
+
+    def _load(self, library: Path, native_options: ort.SessionOptions) -> None:
+        if not library.is_file():
+            raise UsageError(f"there is no library '{library}'", do="give the path of a .so, .dll or .dylib")
+        try:
+            native_options.register_custom_ops_library(str(library.resolve()))
+        except _NATIVE_ERRORS as err:
+            said = " ".join(str(err).split())
+            raise SessionError(
+                f"the library '{library.name}' does not load: {said}", where=self.where
+            ) from err
 
     def native_session(self, provider: str) -> ort.InferenceSession:
         """Open the file, under the memory limit if there is one."""
@@ -188,8 +217,24 @@ class Opening:
             )
         if "bad_alloc" in str(err) or "Failed to allocate memory" in str(err):
             return SessionError(f"{step} failed: the machine has no memory left", where=where)
+        foreign = _UNKNOWN_OPERATOR.search(str(err))
+        if foreign is not None:
+            return self._without_library(foreign[1], foreign[2], where)
         said = " ".join(str(err).split())
         return SessionError(f"{step} failed: {said}", where=where)
+
+    def _without_library(self, domain: str, operator: str, where: str) -> SessionError:
+        """Name the library that an operator is in, if the file does."""
+        library = libraries_of(self.path).get(domain)
+        what = f"the graph uses the operator {domain}::{operator}, "
+        if self.options.libraries:
+            names = ", ".join(path.name for path in self.options.libraries)
+            what += f"which is not in {names}"
+        else:
+            what += "which is not ONNX's own, and no library was given"
+        wanted = f"that of {shown(library)}" if library else "the one that has it"
+        do = f"name its library, {wanted}: --library FILE, or SessionOptions(libraries=(Path(FILE),))"
+        return SessionError(what, where=where, do=do)
 
 
 def open_session(graph: Path | GraphFile, options: SessionOptions) -> OnnxruntimeSession:
@@ -232,12 +277,7 @@ def _assert_provider(session: ort.InferenceSession, provider: str, where: str) -
     got = session.get_providers()
     if got[0] != provider:
         raise SessionError(f"the session runs on {got[0]}, {provider} was asked for", where=where)
-    if provider == _CPU or not hasattr(session, "get_provider_graph_assignment_info"):
-        return
-    assigned: list[Any] = session.get_provider_graph_assignment_info()
-    n_nodes = {entry.ep_name: 0 for entry in assigned}
-    for entry in assigned:
-        n_nodes[entry.ep_name] += len(entry.get_nodes())
+    n_nodes = {} if provider == _CPU else {name: n for name, n in _assigned(session).items() if n}
     if n_nodes and provider not in n_nodes:
         elsewhere = ", ".join(f"{n} on {name}" for name, n in sorted(n_nodes.items()))
         raise SessionError(
@@ -245,6 +285,16 @@ def _assert_provider(session: ort.InferenceSession, provider: str, where: str) -
             where=where,
             do="leave --provider out, or change the graph until the provider supports it",
         )
+
+
+def _assigned(session: ort.InferenceSession) -> dict[str, int]:
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return {}
+    assigned: list[Any] = session.get_provider_graph_assignment_info()
+    n_nodes: dict[str, int] = dict.fromkeys(session.get_providers(), 0)
+    for entry in assigned:
+        n_nodes[entry.ep_name] = n_nodes.get(entry.ep_name, 0) + len(entry.get_nodes())
+    return n_nodes
 
 
 def _register_arena(max_bytes: int | None) -> None:

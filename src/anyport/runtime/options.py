@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 -- a dataclass field
 from typing import Final, Literal
 
 from anyport.errors import UsageError, did_you_mean
@@ -40,12 +41,15 @@ class SessionOptions:
             `anyport.runtime.onnxrt` says exactly what it bounds.
         optimization: What the runtime may rewrite while it opens the graph; by default what the bundle was
             proven with, and ``all`` for a plain file.
+        libraries: Shared libraries with operators of other domains than ONNX's, which are loaded into this
+            process and run as its own code. Only the user names them: a bundle only says what is missing.
     """
 
     provider: str = "cpu"
     n_threads: int | None = None
     memory_limit_bytes: int | None = None
     optimization: Optimization | None = None
+    libraries: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""

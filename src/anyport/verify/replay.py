@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from anyport.bundle.lossy import read_lossy_proof
 from anyport.bundle.proof import answers_of, case_of, open_arrays, read_proof
 from anyport.errors import MismatchError
+from anyport.tensors import Signature
 from anyport.verify.compare import compare
+from anyport.verify.lossy import recording_of
 from anyport.verify.reference import Answer, Floor, PartSpec
+from anyport.verify.remeasure import built_leg, remeasure
 from anyport.verify.sampling import SampledSession
 from anyport.verify.sweep import CasePlan
 from anyport.verify.verdict import Leg, Status
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from anyport.bundle.reading import Bundle, GraphFile
     from anyport.cases import Case
     from anyport.runtime.session import Session
+    from anyport.verify.agreement import Recording
     from anyport.verify.verdict import Verdict
 
 _SEALED: Final = Leg(
@@ -64,7 +69,9 @@ def verify_bundle(
 ) -> list[Verdict]:
     """Run the proof of a bundle on the graphs that it carries, and judge as when it was built.
 
-    The multiples of this version of anyport decide, not those that the bundle names.
+    The multiples of this version of anyport decide, not those that the bundle names. A lossy variant is
+    measured anew on this machine, and judged by the allowance that the bundle names: `anyport.verify.lossy`
+    refuses one that would let nearly everything pass.
 
     Example::
 
@@ -89,14 +96,40 @@ def verify_bundle(
     """
     proof = read_proof(bundle)
     names = list(bundle.manifest.parts) if part is None else [part]
-    return [_verify_graph(bundle, proof, bundle.graph_file(name, variant), open_graph) for name in names]
+    graphs = [bundle.graph_file(name, variant) for name in names]
+    recordings = _recordings(bundle, graphs)
+    return [_verify_graph(bundle, proof, graph, (open_graph, recordings)) for graph in graphs]
+
+
+def _recordings(bundle: Bundle, graphs: Sequence[GraphFile]) -> dict[str, Recording]:
+    """Return part -> recorded samples, for the parts that are lossy in this variant."""
+    variant = graphs[0].variant_name
+    metric = bundle.manifest.variants[variant].metric
+    if metric is None:
+        return {}
+    lossy, arrays = read_lossy_proof(bundle, variant)
+    where = f"{bundle.path}, variant {variant}"
+    return {
+        graph.part_name: recording_of(
+            lossy.parts[graph.part_name],
+            arrays,
+            Signature(graph.part.input_specs(), graph.part.output_specs(), graph.part.dim_ranges()),
+            metric.n_samples,
+            where,
+        )
+        for graph in graphs
+        if graph.part_name in lossy.parts
+    }
 
 
 def _verify_graph(
-    bundle: Bundle, proof: Proof, graph: GraphFile, open_graph: Callable[[GraphFile], Session]
+    bundle: Bundle,
+    proof: Proof,
+    graph: GraphFile,
+    ways: tuple[Callable[[GraphFile], Session], Mapping[str, Recording]],
 ) -> Verdict:
-    arrays, name = open_arrays(bundle), graph.part_name
-    recorded = proof.parts.get(name, [])
+    (open_graph, recordings), name = ways, graph.part_name
+    arrays, recorded = open_arrays(bundle), proof.parts.get(name, [])
     plan = CasePlan(tuple(case_of(case, arrays) for case in recorded), _omitted(proof, name))
     spec = PartSpec(
         name,
@@ -107,13 +140,25 @@ def _verify_graph(
         command=f"anyport verify {bundle.path.name} --part {name} --variant {graph.variant_name}",
         reference="the recorded answer of the PyTorch model",
     )
+    reference, entry = RecordedReference(recorded, arrays), bundle.manifest.variants[graph.variant_name]
     session = SampledSession(open_graph(graph), recorded, arrays)
     try:
-        verdict = compare(RecordedReference(recorded, arrays), session, plan, spec)
+        if name in recordings:
+            verdict = remeasure(recordings[name], reference, session, plan, spec)
+            seal = built_leg(entry)
+        else:
+            verdict, seal = compare(reference, session, plan, spec), _SEALED
     finally:
         session.close()
-    entry = bundle.manifest.variants[graph.variant_name]
-    return verdict.with_leg(_SEALED if entry.proven else _not_proven(entry))
+    verdict = verdict.with_leg(seal if entry.proven else _not_proven(entry))
+    return verdict if recorded or entry.proven else verdict.with_leg(_no_answers(entry))
+
+
+def _no_answers(variant: VariantEntry) -> Leg:
+    """What is left to say of a bundle whose weights were swapped without PyTorch."""
+    why = variant.note or "nobody said why"
+    do = "swap the weights again with PyTorch: anyport reweight … --against SOURCE"
+    return Leg("values", Status.INCONCLUSIVE, f"the bundle carries no answers of PyTorch: {why}", do=do)
 
 
 def _not_proven(variant: VariantEntry) -> Leg:

@@ -39,6 +39,11 @@ class SampledSession:
                     self._sizes[key] = arrays[case.outputs[name]].size
 
     @property
+    def whole(self) -> Session:
+        """The session itself, whose answers are whole."""
+        return self._session
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The tensors that `run` takes."""
         return self._session.inputs

@@ -12,6 +12,7 @@ from anyport.verify.judging import figure
 from anyport.verify.sweep import describe_cases
 
 if TYPE_CHECKING:
+    from anyport.verify.agreement import Evaluation
     from anyport.verify.finding import Finding
     from anyport.verify.reference import PartSpec
     from anyport.verify.sweep import CasePlan
@@ -70,6 +71,7 @@ class Verdict:
         legs: Values, power, weights.
         findings: One per output and case.
         origin: Where in the model a difference begins, if that was looked for.
+        evaluation: Of a lossy variant, which has no findings, what was measured.
     """
 
     part: PartSpec
@@ -77,6 +79,7 @@ class Verdict:
     legs: tuple[Leg, ...]
     findings: tuple[Finding, ...]
     origin: str = ""
+    evaluation: Evaluation | None = None
 
     @property
     def status(self) -> Status:
@@ -136,12 +139,13 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict of everything, for ``--json`` and reports."""
+        worst_ratio = json_number(max((found.ratio_max for found in self.findings), default=0.0))
         return {
             "part": self.part.name,
             "variant": self.part.variant,
             "status": self.status.value,
             "summary": self.summary(),
-            "worst_ratio": json_number(max((found.ratio_max for found in self.findings), default=0.0)),
+            "worst_ratio": worst_ratio if self.evaluation is None else None,
             "origin": self.origin,
             "legs": [leg.to_json() for leg in self.legs],
             "cases": [
@@ -149,12 +153,15 @@ class Verdict:
             ],
             "dropped": list(self.plan.dropped),
             "findings": [finding.to_json() for finding in self.findings],
+            "evaluation": None if self.evaluation is None else self.evaluation.to_json(),
         }
 
     def table(self, n_rows: int = 8) -> str:
         """Return the legs, and the findings that used most of what is allowed, as text."""
         ordered = sorted(self.findings, key=lambda found: (not found.passed, found.used), reverse=True)
         lines = [str(leg) for leg in self.legs]
+        if self.evaluation is not None:
+            return "\n".join(lines)
         lines.append(f"{'':<4}  {'max abs':>8}  {'floors':>8}  {'rms fl.':>8}  {'cosine':>9}  output, case")
         lines += [_row(found) for found in ordered[:n_rows]]
         if len(ordered) > n_rows:

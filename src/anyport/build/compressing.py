@@ -1,0 +1,216 @@
+"""``--compress``: a proven model gets one more variant, which carries the samples that it was judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from anyport.bench.machine import cpu_flags
+from anyport.build.parts import graph_entry
+from anyport.build.proving import VARIANT
+from anyport.bundle import GraphEntry, Step, VariantEntry
+from anyport.compress.compressing import CompressRequest, compress_graph
+from anyport.compress.judging import judge_by
+from anyport.compress.methods import Fp16Storage, candidates
+from anyport.compress.samples import samples_from, split
+from anyport.errors import CompressError, UsageError, did_you_mean
+from anyport.graph.equality import Equality, RecordedAnswers
+from anyport.graph.fastest import LEVELS
+from anyport.graph.storing import read_graph
+from anyport.source import load_value
+from anyport.verify import (
+    CasePlan,
+    Evaluated,
+    Status,
+    UserMetric,
+    choose_metrics,
+    metric_from,
+    write_evaluated,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from anyport.build.parts import ProvenPart
+    from anyport.build.plan import BuildPlan
+    from anyport.compress.compression import Compression
+    from anyport.compress.judging import Judge
+    from anyport.compress.samples import Samples
+    from anyport.recipe import Model
+
+    Progress = Callable[[str, str], None]
+
+PART: Final = "{part}"  # stands for the part's name in [calibrate] and [evaluate]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A variant that was made.
+
+    Attributes:
+        entry: For the manifest.
+        found: Part -> what was kept of what was tried, for the parts that are compressed in it.
+    """
+
+    entry: VariantEntry
+    found: Mapping[str, Compression]
+
+
+def variant_name(method: str) -> str:
+    """Return what the variant of a method is called.
+
+    >>> variant_name("int8-static:u8s8:percentile=99.9")
+    'int8-static-u8s8-percentile-99.9'
+    """
+    return method.replace(":", "-").replace("=", "-")
+
+
+def check_compression(plan: BuildPlan) -> None:
+    """Refuse what cannot be done before anything is loaded.
+
+    Raises:
+        UsageError: A method or metric is not understood, or there is nothing to judge by.
+    """
+    methods, metrics = plan.description.build.compress, plan.description.metrics
+    for name, text in metrics.items():
+        metric_from(text)
+        outputs = plan.description.outputs
+        if outputs and name not in outputs:
+            raise UsageError(f"[metrics] names '{name}', which is no output{did_you_mean(name, outputs)}")
+    for method in methods:
+        candidates(method, {"Conv": 1, "MatMul": 1})
+        if methods.count(method) > 1:
+            raise UsageError(f"--compress {method} comes twice")
+    if methods and plan.description.calibrate is None:
+        raise UsageError(
+            f"--compress {methods[0]} has no samples to be judged by",
+            do="--calibrate calibrate.py:samples, a folder of pictures, or random; or [calibrate] samples",
+        )
+
+
+def compress_model(
+    model: Model, proven: Sequence[ProvenPart], plan: BuildPlan, method: str, progress: Progress
+) -> Variant:
+    """Make one more variant of a proven model, in the folder of the build.
+
+    Of several parts, those that a method does nothing for stay as they are.
+
+    Args:
+        model: Its settings say how pictures are read.
+        proven: The parts; their graphs lie in ``parts/<part>/fp32/`` of the folder.
+        plan: Says what is measured on, and by what.
+        method: The notation.
+        progress: Called with a step and one line for each part.
+
+    Raises:
+        CompressError: Nothing passed the gates; no file of this variant is left.
+    """
+    name = variant_name(method)
+    made: dict[str, _Made] = {}
+    refused: list[CompressError] = []
+    for one in proven:
+        try:
+            made[one.part.name] = _Compressor(model, one, plan).compressed(method, progress)
+        except CompressError as err:
+            refused.append(err)
+            if len(proven) > 1:
+                progress("compress", f"{one.part.name} stays {VARIANT} in {name}: {err.what}")
+    if not made:
+        raise refused[0]
+    evaluated = {part: one.evaluated for part, one in made.items()}
+    metric = write_evaluated(proven[0].graph.path.parents[3], name, evaluated, cpu_flags())
+    graphs = {one.part.name: one.entry for one in proven} | {part: one.entry for part, one in made.items()}
+    steps = [step for one in proven for step in one.steps] + [one.step for one in made.values()]
+    notes = [f"{part}: {one.note}" for part, one in made.items() if one.note]
+    unproven = [
+        f"{p.part.name}: {p.verdict.summary()}" for p in proven if p.verdict.status is not Status.PASS
+    ]
+    entry = VariantEntry(graphs, steps, not unproven, "; ".join([*unproven, *notes]), metric)
+    return Variant(entry, {part: one.found for part, one in made.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """One part, compressed."""
+
+    entry: GraphEntry
+    found: Compression
+    evaluated: Evaluated
+    step: Step
+
+    @property
+    def note(self) -> str:
+        """What a user must know."""
+        return "" if self.found.is_faster else "not faster than fp32, kept for its size"
+
+
+class _Compressor:
+    """Compresses one part: its samples, its exact answers, its metric."""
+
+    def __init__(self, model: Model, proven: ProvenPart, plan: BuildPlan) -> None:
+        self._model = model
+        self._proven = proven
+        self._plan = plan
+        self._part = proven.part
+        description = plan.description
+        self._user: UserMetric | None = None
+        if description.evaluate is not None:
+            text = description.evaluate.function.replace(PART, self._part.name)
+            self._user = UserMetric(text, load_value(text, plan.folder), description.evaluate.max_drop)
+
+    def compressed(self, method: str, progress: Progress) -> _Made:
+        """Make, judge and keep the best graph of a method.
+
+        Raises:
+            CompressError: There is none.
+        """
+        name = variant_name(method)
+        folder = self._proven.graph.path.parents[1] / name
+        folder.mkdir()
+        try:
+            found, evaluated = self._kept(method, folder / self._proven.graph.path.name)
+        except CompressError:
+            folder.rmdir()
+            raise
+        progress("compress", f"{self._part.name}   {found.summary()}")
+        entry = graph_entry(
+            self._part, name, read_graph(folder / self._proven.graph.path.name), found.optimization
+        )
+        settings = {"part": self._part.name, "method": found.kept, "calibrated_on": found.calibrated_on}
+        return _Made(entry, found, evaluated, Step("compress", settings, evaluated.evaluation.line()))
+
+    def _kept(self, method: str, output: Path) -> tuple[Compression, Evaluated]:
+        calibration, judging = split(self._samples())
+        judge = self._judge(judging)
+        is_storage = all(isinstance(one, Fp16Storage) for one in candidates(method, {}))
+        request = CompressRequest(
+            method,
+            self._equality(),
+            judge,
+            calibration,
+            "size" if is_storage else self._plan.description.build.prefer,
+            LEVELS if self._proven.simplification is None else (self._proven.optimization,),
+        )
+        found = compress_graph(self._proven.graph.path, output, request)
+        return found, Evaluated(judge.recording, found.evaluation)
+
+    def _samples(self) -> Samples:
+        table = self._plan.description.calibrate
+        text = "" if table is None else table.samples.replace(PART, self._part.name)
+        return samples_from(text, self._part.signature, self._plan.folder, self._model.settings)
+
+    def _judge(self, samples: Samples) -> Judge:
+        signature, named = self._part.signature, self._plan.description.metrics
+        metrics = choose_metrics(self._model.task, signature.outputs)
+        metrics |= {name: metric_from(text) for name, text in named.items() if name in metrics}
+        graph = (self._proven.graph.path, self._proven.optimization)
+        return judge_by(graph, samples, signature, metrics, self._user)
+
+    def _equality(self) -> Equality:
+        """What proves the level at which the exact graph is fastest: the recorded answers of PyTorch."""
+        kept = self._proven.recorder.kept
+        plan = CasePlan(tuple(case for case, _ in kept), ()) if kept else self._proven.verdict.plan
+        answers = RecordedAnswers({case.name: answer for case, answer in kept}, plan)
+        reference = answers if kept else self._proven.recorder.reference
+        return Equality(self._proven.verdict.part, plan, self._plan.settings.gates, reference)

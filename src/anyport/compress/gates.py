@@ -1,0 +1,110 @@
+"""The three gates behind every method: it did something, it is faster, the metric holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import onnx_ir as ir
+
+from anyport.bundle.disk import size_text
+from anyport.compress.rewrite import kept_line
+from anyport.errors import CompressError
+from anyport.graph.fastest import TIE
+from anyport.graph.rewriting import load_graph
+from anyport.graph.storing import count_operators
+from anyport.runtime.onnxfile import weights_size
+from anyport.verify.agreement import what_helps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from anyport.compress.quantizing import Quantized
+    from anyport.verify.agreement import Evaluation
+
+_NARROW: Final = frozenset({ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8})
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """What a file holds, whatever its maker says.
+
+    Attributes:
+        operators: Operator -> number of nodes.
+        size_bytes: Of the file and the weights beside it.
+        narrow_bytes: Of the weights in 8 and 16 bits.
+    """
+
+    operators: Mapping[str, int]
+    size_bytes: int
+    narrow_bytes: int
+
+    @property
+    def n_nodes(self) -> int:
+        """How many nodes the graph has."""
+        return sum(self.operators.values())
+
+
+def read_facts(path: Path) -> GraphFacts:
+    """Read the facts of a file; its weights are not read."""
+    model = load_graph(path)
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    narrow_bytes = sum(tensor.nbytes for tensor in tensors if tensor is not None and tensor.dtype in _NARROW)
+    return GraphFacts(count_operators(model), weights_size(path), narrow_bytes)
+
+
+def check_did_something(original: GraphFacts, found: GraphFacts, quantized: Quantized) -> None:
+    """Pass the first gate: the file is smaller, by weights in fewer bits, and its nodes say so.
+
+    Raises:
+        CompressError: They do not.
+    """
+    sizes = f"{size_text(original.size_bytes)} -> {size_text(found.size_bytes)}"
+    narrow = size_text(found.narrow_bytes - original.narrow_bytes)
+    if found.operators == original.operators:
+        said = f"did nothing: the nodes are the same, {sizes}"
+    elif found.narrow_bytes <= original.narrow_bytes:
+        said = f"did nothing: no weight is stored in fewer bits, {sizes}"
+    elif found.size_bytes >= original.size_bytes:
+        said = f"made the file no smaller: {narrow} of weights are in fewer bits, {sizes}"
+    else:
+        return
+    raise CompressError(
+        f"{quantized.method.text} {said}",
+        where=f"stayed float: {kept_line(quantized.kept_float) or 'nothing is known to hold weights'}",
+        do="take another method, or leave the model as it is",
+    )
+
+
+def is_faster(ratio: float) -> bool:
+    """Say whether a ratio is above 1 by more than the noise of such ratios."""
+    return ratio > 1 + TIE
+
+
+def check_faster(method: str, ratio: float, baseline: str) -> None:
+    """Pass the second gate: faster than the fastest proven fp32, by more than noise.
+
+    Raises:
+        CompressError: It is not.
+    """
+    if is_faster(ratio):
+        return
+    raise CompressError(
+        f"{method} is not faster: {ratio:.2f}x the speed of fp32 at level {baseline}, "
+        f"more than {1 + TIE:.2f}x is needed",
+        do="leave the model as it is, or say that its size matters: --prefer size",
+    )
+
+
+def check_metric(method: str, evaluation: Evaluation) -> None:
+    """Pass the third gate: the metric holds.
+
+    Raises:
+        CompressError: It does not, or the samples say too little.
+    """
+    if evaluation.passed:
+        return
+    raise CompressError(
+        f"{method} does not hold the metric: {evaluation.deciding.line}", do=what_helps(evaluation.deciding)
+    )

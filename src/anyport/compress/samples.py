@@ -1,0 +1,238 @@
+"""The user's own inputs, to find ranges and to judge by: any number of passes, one in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+
+import msgspec
+
+from anyport.bench.inputs import bench_case, choose_sizes
+from anyport.errors import InputError, UsageError, require
+from anyport.task.picture_settings import PictureSettings, fit_picture, pixel_values
+from anyport.task.pictures import read_picture
+from anyport.tensors import check_feeds
+from anyport.verify import MIN_SAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    import numpy as np
+
+    from anyport.tensors import Signature, TensorSpec
+
+RANDOM: Final = "random"
+MAX_EVALUATION: Final = 256
+_N_RANDOM: Final = 128
+_LEAST_CALIBRATION: Final = 8
+_SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_PICTURE_AXES: Final = 4
+_MODES: Final = {1: "L", 3: "RGB"}
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """Inputs of a graph, in an order that stays."""
+
+    @property
+    def name(self) -> str:
+        """What messages call them, with what a reader should know of them."""
+        ...
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Begin again; each sample is input name -> array."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSamples:
+    """The pictures of a folder and the folders in it, one for each run, in the order of their paths."""
+
+    name: str
+    paths: tuple[Path, ...]
+    spec: TensorSpec
+    settings: PictureSettings
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Read one after the other."""
+        for path in self.paths:
+            pixels = fit_picture(read_picture(path), self.settings, str(path))
+            yield {self.spec.name: pixel_values([pixels], self.settings, self.spec.dtype)}
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSamples:
+    """What a function yields, checked against the graph; it is called anew for each pass."""
+
+    name: str
+    function: Callable[[], Iterable[Mapping[str, np.ndarray]]]
+    signature: Signature
+    n_samples: int = 0
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self.n_samples
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Call the function."""
+        for feeds in self.function():
+            if not isinstance(feeds, Mapping):
+                raise InputError(
+                    f"'{self.name}' yields a {type(feeds).__name__}", do="yield dicts: input name -> array"
+                )
+            check_feeds(feeds, self.signature.inputs, self.signature.dims)
+            yield dict(feeds)
+
+
+@dataclass(frozen=True, slots=True)
+class RandomSamples:
+    """Random numbers of the declared types and ranges: ranges found with them are those of no real input."""
+
+    signature: Signature
+    n_samples: int = _N_RANDOM
+    name: str = "random numbers, not your data"
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self.n_samples
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Draw them: the same each time."""
+        sizes = choose_sizes(self.signature, {})
+        for seed in range(self.n_samples):
+            yield bench_case(self.signature, sizes, seed).arrays(self.signature.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Some of other samples, by their places."""
+
+    name: str
+    whole: Samples
+    places: frozenset[int]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Go over all, and give those."""
+        for place, feeds in enumerate(self.whole):
+            if place in self.places:
+                yield feeds
+
+
+def samples_from(
+    text: str, signature: Signature, folder: Path, settings: Mapping[str, Any] | None = None
+) -> Samples:
+    """Find samples by the words of a user.
+
+    Args:
+        text: A folder of pictures, ``calibrate.py:samples`` (a function that yields dicts of arrays), or
+            ``random``.
+        signature: Of the graph.
+        folder: What relative paths are relative to.
+        settings: Of the task; how pictures become pixel values stands there.
+
+    Raises:
+        InputError: There is no such folder, no picture in it, or a sample does not fit the graph.
+        UsageError: The graph takes no pictures, or the words are not understood.
+    """
+    if text == RANDOM:
+        return RandomSamples(signature)
+    if ":" in text and not (folder / text).is_dir():
+        return _from_function(text, signature, folder)
+    return _from_folder(text, signature, folder / text, settings)
+
+
+def split(samples: Samples, n_calibration: int = 64) -> tuple[Samples, Samples]:
+    """Divide samples into those that set the ranges and those, others, that judge the result.
+
+    The former are spread evenly, and at most half of all; fewer where that leaves `MIN_SAMPLES` to judge by.
+    Of the latter at most 256 are taken. A single one serves both, and its name says so.
+    """
+    n = len(samples)
+    if n < 2:  # noqa: PLR2004 -- one cannot be divided
+        same = Share(f"{samples.name} (the same sample that set the ranges)", samples, frozenset(range(n)))
+        return samples, same
+    n_first = min(n_calibration, n // 2)
+    if n - n_first < MIN_SAMPLES <= n - _LEAST_CALIBRATION:
+        n_first = n - MIN_SAMPLES
+    first = frozenset(place * n // n_first for place in range(n_first))
+    rest = [place for place in range(n) if place not in first]
+    step = max(1, len(rest) / MAX_EVALUATION)
+    second = frozenset(rest[int(i * step)] for i in range(min(len(rest), MAX_EVALUATION)))
+    return (
+        Share(f"{samples.name} ({n_first} of {n})", samples, first),
+        Share(f"{samples.name} ({len(second)} others of {n})", samples, second),
+    )
+
+
+def _from_function(text: str, signature: Signature, folder: Path) -> FunctionSamples:
+    require("torch", extra="build", step=f"loading '{text}'")
+    from anyport.source.finding import load_value
+
+    found = FunctionSamples(text, load_value(text, folder), signature)
+    n_samples = sum(1 for _ in found)
+    if n_samples == 0:
+        raise InputError(f"'{text}' yields no samples")
+    return FunctionSamples(text, found.function, signature, n_samples)
+
+
+def _from_folder(
+    text: str, signature: Signature, folder: Path, settings: Mapping[str, Any] | None
+) -> PictureSamples:
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder '{text}'",
+            do="give a folder of pictures, calibrate.py:FUNCTION, or the word random",
+        )
+    paths = tuple(sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()))
+    if not paths:
+        raise InputError(f"folder '{text}' holds no pictures", do=f"give {', '.join(sorted(_SUFFIXES))}")
+    spec = _picture_input(signature, text)
+    known = {field.name for field in msgspec.structs.fields(PictureSettings)}
+    words = {name: value for name, value in (settings or {}).items() if name in known}
+    said = "" if words else ", pixels / 255 for want of settings"
+    found = _settings(words, spec, text)
+    return PictureSamples(f"{text} ({len(paths)} pictures{said})", paths, spec, found)
+
+
+def _picture_input(signature: Signature, text: str) -> TensorSpec:
+    listed = ", ".join(f"{spec.name} {spec}" for spec in signature.inputs)
+    spec = signature.inputs[0]
+    if len(signature.inputs) != 1 or len(spec.axes) != _PICTURE_AXES or not spec.is_float:
+        raise UsageError(
+            f"'{text}' is a folder of pictures, and the model takes {listed}",
+            do="write a function that yields its inputs: --calibrate calibrate.py:samples",
+        )
+    return spec
+
+
+def _settings(words: dict[str, Any], spec: TensorSpec, text: str) -> PictureSettings:
+    """Read the settings; size and mode may follow from the input's axes."""
+    _, channels, height, width = spec.axes
+    if "mode" not in words and channels.is_fixed:
+        words["mode"] = _MODES.get(channels.size({}), "RGB")
+    if not {"size", "shortest_edge"} & words.keys():
+        if not (height.is_fixed and width.is_fixed):
+            raise UsageError(
+                f"pictures of '{text}' have no size: the model takes {spec}", do="--set size=[224,224]"
+            )
+        words["size"] = [height.size({}), width.size({})]
+    try:
+        found = msgspec.convert(words, PictureSettings)
+    except msgspec.ValidationError as err:
+        raise UsageError(f"settings of pictures: {err}") from err
+    found.check()
+    return found
