@@ -12,8 +12,8 @@ from anyport.bundle import GraphEntry, Step, VariantEntry
 from anyport.compress.compressing import CompressRequest, compress_graph
 from anyport.compress.judging import judge_by
 from anyport.compress.methods import candidates
-from anyport.compress.samples import RANDOM, samples_from, split
-from anyport.errors import CompressError, UsageError, did_you_mean
+from anyport.compress.samples import RANDOM, divide, samples_from
+from anyport.errors import CompressError, InputError, UsageError, did_you_mean
 from anyport.graph.equality import Equality, RecordedAnswers
 from anyport.graph.fastest import LEVELS
 from anyport.graph.storing import read_graph
@@ -82,11 +82,33 @@ def check_compression(plan: BuildPlan) -> None:
         candidates(method, {"Conv": 1, "MatMul": 1})
         if methods.count(method) > 1:
             raise UsageError(f"--compress {method} comes twice")
-    if methods and plan.description.calibrate is None:
+    calibrate = plan.description.calibrate
+    if methods and (calibrate is None or not calibrate.samples):
         raise UsageError(
             f"--compress {methods[0]} has no samples to be judged by",
             do="--calibrate calibrate.py:samples, a folder of pictures, or random; or [calibrate] samples",
         )
+
+
+def check_user_files(plan: BuildPlan) -> None:
+    """Find what ``[calibrate]`` and ``[evaluate]`` name before the export, which takes longer.
+
+    Raises:
+        InputError: There is no such folder.
+        SourceError: There is no such function.
+        UsageError: ``max_drop`` is no limit.
+    """
+    description = plan.description
+    if not description.build.compress:
+        return
+    evaluate, samples = description.evaluate, description.calibrate.samples if description.calibrate else ""
+    if evaluate is not None and PART not in evaluate.function:
+        UserMetric(evaluate.function, load_value(evaluate.function, plan.folder), evaluate.max_drop)
+    if PART in samples or samples == RANDOM or (plan.folder / samples).is_dir():
+        return
+    if ":" not in samples:
+        raise InputError(f"there is no folder '{samples}'", where="[calibrate] samples")
+    load_value(samples, plan.folder)
 
 
 def compress_model(
@@ -188,7 +210,8 @@ class _Compressor:
         )
 
     def _kept(self, method: str, output: Path) -> tuple[Compression, Evaluated]:
-        calibration, judging = split(self._samples())
+        methods = candidates(method, self._proven.graph.operators)
+        calibration, judging = divide(self._samples(), self._part.signature, methods)
         judge = self._judge(judging)
         request = CompressRequest(
             method,

@@ -92,7 +92,7 @@ class Simplification:
         return next(attempt for attempt in self.attempts if attempt.tool == self.kept)
 
     def summary(self) -> str:
-        """Return one line: ``kept onnxslim   1.04x, 49 -> 41 nodes   level all   4 tried, 3 proven equal``."""
+        """One line: ``kept onnxslim   1.04x, 49 -> 41 nodes   level all   4 tried, 2 proven equal``."""
         kept = self.kept_attempt
         ratio = "not timed" if kept.ratio is None else f"{kept.ratio:.2f}x"
         after = kept.n_nodes_before if kept.n_nodes_after is None else kept.n_nodes_after
