@@ -239,10 +239,20 @@ def run_anyport(*words: object) -> Printed:
     return Printed(shown(words), code, out.getvalue(), err.getvalue(), seconds)
 
 
-def anyport_says(*words: object, wanted: int = 1) -> Answer:
-    """Run a command line of anyport; right is the exit code that is wanted: 1, a check failed."""
-    printed = run_anyport(*words)
-    return printed.answer(printed.line, is_right=printed.code == wanted)
+def anyport_says(*words: object, expected: str, code: int = 1) -> Answer:
+    """Run a command line of anyport; right is the line that is expected, and its exit code.
+
+    Args:
+        words: The command line.
+        expected: What the line must say: of an error its type too, so that no other one counts.
+        code: The exit code; 1, a check failed.
+    """
+    return heard(run_anyport(*words), expected, code)
+
+
+def heard(printed: Printed, expected: str, code: int = 1) -> Answer:
+    """Return what a command said as an answer; see `anyport_says`."""
+    return printed.answer(printed.line, is_right=printed.code == code and expected in printed.line)
 
 
 def told(out: str, err: str, code: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from silent_case import (
     Finding,
     Said,
     difference,
+    heard,
     quiet,
     run_anyport,
     run_file,
@@ -58,17 +60,16 @@ def _n_nodes(path: Path) -> int:
 
 
 # ── simplifiers ─────────────────────────────────────────────────────────────────────────────────────────
-def simplified(path: Path, tool: str) -> Answer:
-    """Ask `anyport simplify` about one tool: right is to keep another graph, and to say why."""
+def simplified(path: Path, tool: str, expected: str) -> Answer:
+    """Ask `anyport simplify` about one tool: right is to keep another graph, and to say what is expected."""
     printed = run_anyport("simplify", path, "--tools", tool, "-o", path.with_name("kept.onnx"), "--json")
     if printed.code:
-        return printed.answer(printed.line, is_right=printed.code == 1)
+        return printed.answer(printed.line, is_right=False)
     found = json.loads(printed.out)
     attempt = next(one for one in found["attempts"] if one["tool"] == tool)
     why = f": {attempt['reason']}" if attempt["reason"] else ""
     text = f"{tool} {attempt['status']}{why}; kept {found['kept']}"
-    is_right = attempt["status"] in {"different", "unproven", "failed"} and found["kept"] != tool
-    return printed.answer(text, is_right=is_right)
+    return printed.answer(text, is_right=expected in text and found["kept"] != tool)
 
 
 def _column_scale(folder: Path) -> Finding:
@@ -82,7 +83,8 @@ def _column_scale(folder: Path) -> Finding:
     said = Said(f"{said.text}, {_n_nodes(path)} -> {_n_nodes(slim)} nodes", said.seconds)
     want = run_torch(silent_models.scaled_columns(), inputs)
     worst, text = difference(want, run_file(slim, {"x": inputs[0].numpy()})["y"])
-    return Finding(said, text, worst > _OFF, simplified(path, "onnxslim"))
+    answer = simplified(path, "onnxslim", "onnxslim different: level none: output 'y' is off by ")
+    return Finding(said, text, worst > _OFF, answer)
 
 
 def _one_noise(folder: Path) -> Finding:
@@ -101,7 +103,12 @@ def _one_noise(folder: Path) -> Finding:
     text = (
         f"two independent noises have become one: their largest difference was {before:.2g}, is {after:.2g}"
     )
-    return Finding(said, text, before > _OFF > after, simplified(path, "onnxsim"))
+    answer = simplified(path, "onnxsim", "a wrong graph would pass")
+    # noise proves nothing about any rewrite of it: what counts is that the kept file has both
+    kept = float(np.abs(run_file(path.with_name("kept.onnx"), feeds)["y"]).max())
+    answer = replace(answer, text=f"{answer.text}, whose noises differ by {kept:.2g}")
+    answer = replace(answer, is_right=answer.is_right and kept > _OFF)
+    return Finding(said, text, before > _OFF > after, answer)
 
 
 # ── the converter of opsets ─────────────────────────────────────────────────────────────────────────────
@@ -119,7 +126,7 @@ def _softmax(folder: Path) -> Finding:
     want = run_torch(silent_models.channel_softmax(), inputs)
     worst, text = difference(want, run_file(old, {"x": inputs[0].numpy()})["y"])
     printed = run_anyport("verify", old, "--against", path)
-    return Finding(said, text, worst > _OFF, printed.answer(printed.line, is_right=printed.code == 1))
+    return Finding(said, text, worst > _OFF, heard(printed, "MismatchError: output 'y' is off by "))
 
 
 # ── float16 ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,7 +180,8 @@ def _default_level(folder: Path) -> Finding:
     found = json.loads(printed.out)
     winner = next(one for one in found["attempts"] if one["tool"] == found["kept"])
     told = f"kept {found['kept']} at level {winner['optimization']}, {winner['ratio']:.2f}x the default"
-    answer = printed.answer(told, is_right=winner["optimization"] != "all" or winner["ratio"] >= 1)
+    # as fast as the file is without any optimization, but for the noise
+    answer = printed.answer(told, is_right=winner["ratio"] >= _SLOWER / ratio.median)
     return Finding(said, text, ratio.median < _SLOWER, answer)
 
 

@@ -21,7 +21,7 @@ import torch
 import silent_models
 from anyport.build import BuildSettings
 from anyport.build.proving import sweep_settings
-from anyport.errors import AnyportError
+from anyport.errors import MismatchError
 from anyport.runtime import open_session
 from anyport.verify import PartSpec, SessionReference, compare, plan_cases
 from silent_case import (
@@ -64,7 +64,8 @@ def _provider(folder: Path) -> Finding:
     said = tool_says(lambda: sessions.append(ort.InferenceSession(path, providers=[name])), "opened")
     got = sessions[0].get_providers()
     short = name.removesuffix("ExecutionProvider").lower()
-    answer = anyport_says("run", _DEMO, _SEVEN, "--provider", short)
+    expected = f"SessionError: the provider '{short}' is not in this onnxruntime"
+    answer = anyport_says("run", _DEMO, _SEVEN, "--provider", short, expected=expected)
     return Finding(said, f"asked for {name}, runs on {', '.join(got)}", name not in got, answer)
 
 
@@ -88,7 +89,9 @@ def _damage(folder: Path) -> Finding:
     said = tool_says(load, "onnx.checker passes, onnxruntime opens and runs it")
     [got] = answers[0].values()
     worst, text = difference(want, got)
-    return Finding(said, text, worst > _OFF, anyport_says("verify", folder / "digits.port"))
+    expected = "BundleError: 'parts/network/fp32/weights.safetensors' is not the file that was sealed"
+    answer = anyport_says("verify", folder / "digits.port", expected=expected)
+    return Finding(said, text, worst > _OFF, answer)
 
 
 # ── other runtimes ──────────────────────────────────────────────────────────────────────────────────────
@@ -122,11 +125,12 @@ def held_against(
     started_s = time.monotonic()
     try:
         compare(SessionReference(session), candidate, plan, part).raise_if_bad()
-        text, is_right = "PASS", False
-    except AnyportError as err:
-        text, is_right = f"{type(err).__name__}: {err.what}", True
+        text = "PASS"
+    except MismatchError as err:
+        text = f"MismatchError: {err.what}"
     finally:
         session.close()
+    is_right = text.startswith(f"MismatchError: output '{signature.outputs[0].name}' is ")
     call = "anyport.verify.compare(SessionReference(onnxruntime), runtime, plan, part)"
     return Answer(call, text, is_right, time.monotonic() - started_s)
 
@@ -156,7 +160,7 @@ def _run_mnn(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     program = Path("bench/silent_mnn.py").resolve()
     environment = {name: value for name, value in os.environ.items() if name != "PATH"}
     words = [sys.executable, *(str(word) for word in (program, path, given, answers))]
-    subprocess.run(words, check=True, capture_output=True, env=environment)
+    subprocess.run(words, check=True, capture_output=True, env=environment, cwd=path.parent)
     return {name: np.array(numbers, np.float32) for name, numbers in json.loads(answers.read_text()).items()}
 
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from anyport.bench.lineups import MOST_LINE_UPS, line_ups, mean_ratio
+from anyport.bench.lineups import MOST_LINE_UPS, balanced_rounds, line_ups, mean_ratio
 from anyport.bench.pairing import PairedRatio
 
 
@@ -31,3 +32,17 @@ def test_an_advantage_of_the_place_is_not_in_the_mean() -> None:
         assert mean.median == pytest.approx(1.0)
         assert (mean.low, mean.high) == (pytest.approx(0.9), pytest.approx(1.1))
         assert mean.cpu_s == pytest.approx((1.0 * 1.1 * 1.3) ** (-1 / 3))
+
+
+def test_an_advantage_of_the_place_is_not_in_the_rounds_and_the_luck_of_an_opening_is() -> None:
+    place, luck = np.array([1.0, 1.1, 1.3]), np.array([1.0, 1.05])
+    found = [np.full(4, place[i % 3] * luck[i // 3]) for i in range(6)]
+    rounds = balanced_rounds(found, 3)
+    mean = np.exp(np.log(place).mean())
+    assert sorted(set(np.round(rounds / mean, 12))) == [1.0, 1.05]
+    assert rounds.shape == (24,)
+
+
+def test_rounds_of_one_opening_stay_as_they_are() -> None:
+    rounds = np.array([0.5, 1.0, 3.0])
+    assert balanced_rounds([rounds], 1) == pytest.approx(rounds)

@@ -163,6 +163,26 @@ def test_who_is_opened_later_is_not_faster_for_it() -> None:
     assert rates == pytest.approx([rates[0]] * 3)
 
 
+class Unlucky(FakeSession):
+    """Every fifth time that it is opened, one that is not the base is a hundred times slower."""
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        is_slow = self.name != "a" and len(self.machine.opened) // 3 % 5 == 0
+        noise = np.random.default_rng(len(self.machine.calls)).pareto(3.0)
+        self.machine.work(self.name, len(feeds) * self.cost_s * (100 if is_slow else 1) * (1 + 0.01 * noise))
+        return {"y": np.zeros(1, np.float32)}
+
+
+@pytest.mark.parametrize("cost_s", [0.0001, 0.01, 1.0])
+def test_a_speedup_lies_within_its_own_quartiles(cost_s: float) -> None:
+    machine = FakeMachine()
+    everyone = contest(*(candidate(Unlucky(machine, name, cost_s)) for name in "abc"))
+    for row in bench(everyone, BenchSettings(batches=(1,)), tools(machine)).rows:
+        for speedup in (row.speedup_cpu, row.speedup_wall):
+            assert isinstance(speedup, Speedup)
+            assert speedup.low <= speedup.median <= speedup.high
+
+
 def test_orders_of_opening_share_the_time_and_are_told() -> None:
     machine, told = FakeMachine(), []
     pair = contest(*(candidate(FakeSession(machine, name, 0.5)) for name in "ab"))

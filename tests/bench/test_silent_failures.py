@@ -48,6 +48,8 @@ def ran(*words, cases=silent_failures.CASES):
     return printed(silent_failures.main)
 
 
+cut_off = silent_case.Printed("anyport", 1, "", "BundleError: 'x' is cut off", 0)
+silent_case.run_anyport = lambda *words: cut_off
 rows = [row("one", True, True), row("two", True, False), row("three", False, True)]
 lacking = Case("four", "a title", lambda folder: found(True, True), needs=("no_such_package",))
 broken = Case("five", "a title", lambda folder: 1 / 0)
@@ -55,6 +57,8 @@ rows.append(row_of(lacking, None))
 readmes = {{"none": "x", "reversed": f"{{END}} {{BEGIN}}", "twice": f"{{BEGIN}} {{BEGIN}} {{END}}"}}
 block = with_block(f"before\\n{{BEGIN}}\\nold\\n{{END}}\\nafter", "new")
 print(json.dumps({{
+    "heard": [silent_case.anyport_says(expected=words, code=code).is_right
+              for words, code in (("BundleError: 'x'", 1), ("MismatchError: ", 1), ("BundleError: 'x'", 2))],
     "doctests": doctest.testmod(silent_case).failed,
     "unknown": ran("--only", "log-sigmoidd"),
     "partial": ran("--only", "opset", "--write-readme"),
@@ -124,6 +128,10 @@ def test_a_silent_failure_is_real_and_anyport_names_it(
 
 def test_the_parts_of_the_script_do_what_their_examples_say(parts: dict[str, Any]) -> None:
     assert parts["doctests"] == 0
+
+
+def test_only_the_expected_error_is_right(parts: dict[str, Any]) -> None:
+    assert parts["heard"] == [True, False, False]
 
 
 def test_outcomes_follow_from_what_is_wrong_and_what_is_said(parts: dict[str, Any]) -> None:

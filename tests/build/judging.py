@@ -35,8 +35,9 @@ def mean_length(run: Run) -> float:
     return float(np.mean([np.linalg.norm(run(feeds)["embedding"]) for feeds in pairs()]))
 
 
-def worse_each_time(_run: Run) -> float:
+def worse_each_time(run: Run) -> float:
     """Return less at each call: whatever is judged after the exact graph has lost."""
+    run(next(pairs()))
     _CALLS.append("asked")
     return 1.0 / len(_CALLS)
 

@@ -12,7 +12,7 @@ import pytest
 from anyport.build import build, steps
 from anyport.build.compressing import variant_name
 from anyport.bundle import open_bundle
-from anyport.errors import AnyportError, SourceError, UsageError
+from anyport.errors import AnyportError, InputError, SourceError, UsageError
 from anyport.runtime import open_session
 from anyport.source import find_model
 from anyport.verify import Status, verify_bundle
@@ -81,7 +81,9 @@ def test_a_simplified_model_is_compressed_as_it_was_simplified(tmp_path: Path) -
     made = {"opset": 17, "simplify": "auto", "compress": ["int8-dynamic"], "prefer": "size"}
     tables = {"calibrate": {"samples": "random"}, "build": made}
     result = build(plan_for("masked_encoder", tmp_path / "m.port", **tables), silent)
-    assert [s.verb for s in result.manifest.variants["int8-dynamic"].steps] == [
+    variant = result.manifest.variants["int8-dynamic"]
+    assert "calibrated and judged on random numbers, not on data" in variant.note
+    assert [s.verb for s in variant.steps] == [
         "export",
         "simplify",
         "compress",
@@ -139,6 +141,21 @@ WRONG: dict[str, tuple[dict[str, Any], type[AnyportError], str]] = {
         made_with("fp16", evaluate={"function": "judging.py:none_such"}),
         SourceError,
         "'judging.py' has no function 'none_such'",
+    ),
+    "no folder": (
+        made_with("fp16") | {"calibrate": {"samples": "pictures"}},
+        InputError,
+        "there is no folder 'pictures'",
+    ),
+    "no limit": (
+        made_with("fp16", evaluate={"function": "judging.py:mean_length", "max_drop": float("inf")}),
+        UsageError,
+        "max_drop = inf is no limit",
+    ),
+    "nothing": (
+        made_with("fp16") | {"calibrate": {"samples": ""}},
+        UsageError,
+        "--compress fp16 has no samples to be judged by",
     ),
     "no number": (
         made_with("fp16", evaluate={"function": "judging.py:not_a_number"}),

@@ -222,8 +222,8 @@ def test_a_value_is_one_value() -> None:
     [
         ({"opset": 12}, "opset 12 cannot be written: 13..23 can"),
         ({"opset": 99}, "opset 99 cannot be written: 13..23 can"),
-        ({"compres": ["int8"]}, "test: unknown key 'compres' (did you mean 'compress'?)"),
-        ({"prefer": "beauty"}, "test: Invalid enum value 'beauty'"),
+        ({"compres": ["int8"]}, "test has an unknown key 'compres' in 'build' (did you mean 'compress'?)"),
+        ({"prefer": "beauty"}, "test is not understood: Invalid enum value 'beauty' - at `$.build.prefer`"),
     ],
 )
 def test_a_build_table_that_cannot_be_met_is_refused(table: dict[str, Any], text: str) -> None:

@@ -347,3 +347,11 @@ def test_a_version_with_a_suffix_is_not_guessed_on(digits: Path, tmp_path: Path)
         seal_bundle(early, msgspec.structs.replace(bundle.manifest, model=facts))
     with pytest.raises(UsageError, match="the version after '1.0.0-rc.1' is not clear"):
         reweight(early, DIGITS / "weights.safetensors", tmp_path / "d.port")
+
+
+@pytest.mark.parametrize("what", ["weights", "bundle"])
+def test_what_is_read_must_not_lie_in_the_output(what: str, tmp_path: Path) -> None:
+    output, inside = tmp_path / "u.port", tmp_path / "u.port" / "inside"
+    paths = {"weights": tmp_path / "w.safetensors", "bundle": tmp_path / "d.port"} | {what: inside}
+    with pytest.raises(UsageError, match=r"in the output '.*u\.port', which is replaced"):
+        reweight(paths["bundle"], paths["weights"], output, ReweightSettings(force=True))

@@ -9,13 +9,12 @@ import pytest
 
 from anyport.build import build, simplifying
 from anyport.build.simplifying import simplify_settings
-from anyport.bundle import open_bundle, read_header
+from anyport.bundle import open_bundle
 from anyport.errors import UsageError
 from anyport.graph.simplifiers import SIMPLIFIERS
 from anyport.runtime import open_session
 from anyport.verify import Status, verify_bundle
 from tests.build.building import plan_for, silent
-from tests.build.zoo import masked_encoder
 from tests.graph.smallgraphs import planted
 
 if TYPE_CHECKING:
@@ -42,14 +41,6 @@ def test_a_simplified_graph_is_proven_again_and_opened_as_it_was_proven(name: st
         model = onnx.load(str(bundle.graph_file("network").path), load_external_data=False)
         assert len(model.graph.node) == entry.n_nodes
         assert [v.status for v in verify_bundle(bundle, open_session)] == [Status.PASS]
-
-
-def test_weights_keep_their_names_whatever_tool_is_kept(tmp_path: Path) -> None:
-    plain = build(plan_for("masked_encoder", tmp_path / "a.port", build={"opset": 14}), silent)
-    simple = build(plan_for("masked_encoder", tmp_path / "b.port", build=OLD), silent)
-    names = [set(read_header(r.path / "parts/network/fp32/weights.safetensors")) for r in (plain, simple)]
-    known = set(dict(masked_encoder().named_parameters()))
-    assert names[0] & known == names[1] & known != set()
 
 
 @pytest.mark.parametrize("tool", ["abort", "garbage", "raising", "wrong", "renamed_output"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from anyport.bundle import FORMAT, FileEntry, decode_manifest, encode_manifest
+from anyport.bundle import FORMAT, FileEntry, decode_manifest, encode_manifest, is_version
 from anyport.bundle.manifest import decode_sealed, seal_text
 from anyport.errors import BundleError
 from tests.bundle.examples import PLACE, make_manifest
@@ -279,3 +279,9 @@ def test_a_manifest_under_another_seal_is_refused() -> None:
             BundleError, match="^manifest.json is not the one that was sealed: SEAL holds another"
         ):
             decode_sealed(content, wrong, "here")
+
+
+@pytest.mark.parametrize("text", ["01.2.3", "1.0.1-..", "1.0.1-01", "\u0661.0.0", "1.0.0\n", "1.0", "1.0.0+"])
+def test_what_is_no_semantic_version_is_refused(text: str) -> None:
+    assert not is_version(text)
+    assert is_version("1.0.0-rc.1+cpu.01")

@@ -110,3 +110,20 @@ def test_a_variant_that_does_not_pass_its_gates_is_no_success(shell: Shell, tmp_
     assert few.code == 1
     assert list(few.record["refused"]) == ["int8-dynamic"]
     assert list(shell("inspect", tmp_path / "m.port", "--json").record["variants"]) == ["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--simplify", "atuo"), "UsageError: there is no simplifier 'atuo'"),
+        (("--compress", "int9"), "UsageError: there is no method 'int9'"),
+        (
+            ("--compress", "int8", "--calibrate", "random", "--metric", "scors=psnr"),
+            "UsageError: [metrics] names 'scors'",
+        ),
+    ],
+)
+def test_a_dry_run_knows_wrong_words(words: tuple[str, ...], text: str, shell: Shell, tmp_path: Path) -> None:
+    found = shell("build", *MODEL, "-o", tmp_path / "m.port", "--dry-run", *words)
+    assert found.code == 2
+    assert found.err.startswith(text)

@@ -26,7 +26,7 @@ def test_a_failing_line_is_exit_code_1_and_json(shell: Shell, tmp_path: Path) ->
     assert done.code == 1
     record = done.record
     assert record["failed"] is True
-    assert len(record["lines"]) == 13
+    assert len(record["lines"]) == 14
 
 
 def test_limits_are_those_of_the_service(shell: Shell, tmp_path: Path) -> None:
@@ -42,6 +42,11 @@ def test_limits_are_those_of_the_service(shell: Shell, tmp_path: Path) -> None:
     [
         (("m.onnx", "--checklist"), "--checklist is of a whole bundle"),
         (("m.port", "--checklist", "--part", "a"), "--checklist is of a whole bundle"),
+        (("m.port", "--checklist", "--max-cases", "3"), "--max-cases does not apply to --checklist"),
+        (("m.port", "--checklist", "--seed", "0"), "--seed does not apply to --checklist"),
+        (("m.port", "--checklist", "--allow", "failed"), "--allow does not apply to --checklist"),
+        (("m.port", "--checklist", "--input", "x=y"), "--input does not apply to --checklist"),
+        (("m.port", "--checklist", "--dim", "x=1"), "--dim does not apply to --checklist"),
         (("m.port", "--threads", "2"), "--threads is of the release list"),
         (("m.port", "--memory-limit", "2GB"), "--memory-limit is of the release list"),
     ],
@@ -50,3 +55,10 @@ def test_options_that_do_not_belong_together(shell: Shell, words: tuple[str, ...
     done = shell("verify", *words)
     assert done.code == 2
     assert message in done.err
+
+
+def test_libraries_go_to_every_session(shell: Shell, tmp_path: Path) -> None:
+    Subject().open(tmp_path).close()
+    done = shell("verify", tmp_path / "small.port", "--checklist", "--library", tmp_path / "none.so")
+    assert done.code != 0
+    assert "none.so" in done.err

@@ -58,6 +58,8 @@ def test_wrong_words_are_told_before_anything_is_done(shell: Shell, tmp_path: Pa
     path, output = textnet(tmp_path / "in.onnx"), tmp_path / "small.onnx"
     for words, text in (
         ((path, "-o", path), f"UsageError: '{path}' is the model itself\n"),
+        ((path, "-o", tmp_path / "p.txt"), f"UsageError: '{tmp_path / 'p.txt'}' must end in .onnx\n"),
+        ((path, "-o", output, "--calibrate", tmp_path, "--set", "maen=[0]"), "UsageError: --set maen says"),
         ((tmp_path / "no.onnx", "-o", output), f"InputError: there is no file {tmp_path / 'no.onnx'}\n"),
         ((path, "-o", output, "--method", "int9"), "UsageError: there is no method 'int9'"),
         ((path, "-o", output), "UsageError: there are no samples to calibrate with and to judge by\n"),
@@ -73,7 +75,9 @@ def test_the_user_s_own_metric_decides(shell: Shell, tmp_path: Path, limit: str,
     path, output = textnet(tmp_path / "in.onnx"), tmp_path / "small.onnx"
     (tmp_path / "evaluate.py").write_text(
         "figures = [0.9]\n"  # of the original; everything after it is worse
+        "import numpy as np\n"
         "def accuracy(run):\n"
+        "    run({'ids': np.zeros((1, 6), np.int64)})\n"
         "    return figures.pop() if figures else 0.5\n",
         encoding="utf-8",
     )

@@ -66,3 +66,14 @@ def test_a_wrong_tensor_ends_with_1_and_its_name(shell: Shell, made: Path) -> No
     )
     assert "every name begins with 'module.', which torch.nn.DataParallel puts there" in found.err
     assert not (made / "c.port").exists()
+
+
+def test_another_source_is_refused_without_a_list_of_all_names(shell: Shell, made: Path) -> None:
+    (made / "other.py").write_text(
+        "from torch import nn\n\ndef load():\n    return nn.Sequential(nn.Linear(64, 10))\n", encoding="utf-8"
+    )
+    words = (made / "old.port", made / "new.safetensors", "-o", made / "o.port")
+    found = shell("reweight", *words, "--against", f"{made / 'other.py'}:load")
+    assert found.code == 1
+    assert "another model than the bundle's" in found.err
+    assert "known:" not in found.err

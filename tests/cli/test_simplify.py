@@ -36,6 +36,7 @@ def test_wrong_words_are_told_before_anything_is_done(shell: Shell, tmp_path: Pa
     path, output = perceptron(tmp_path / "in.onnx"), tmp_path / "slim.onnx"
     for words, text in (
         ((path, "-o", path), f"UsageError: '{path}' is the model itself\n"),
+        ((path, "-o", tmp_path / "p.txt"), f"UsageError: '{tmp_path / 'p.txt'}' must end in .onnx\n"),
         ((tmp_path / "no.onnx", "-o", output), f"InputError: there is no file {tmp_path / 'no.onnx'}\n"),
         ((path, "-o", output, "--tools", "onnxslm"), "UsageError: there is no simplifier 'onnxslm'"),
         ((path, "-o", output, "--levels", "ful"), "UsageError: there is no optimization level 'ful'"),

@@ -10,9 +10,11 @@ from onnx import helper
 from anyport.compress.borrowing import borrow
 from anyport.compress.calibration import Calibration, calibrate, chunks
 from anyport.compress.methods import Entropy, MinMax, Percentile
+from anyport.compress.samples import Share
 from anyport.errors import CompressError
 from anyport.runtime import open_session
-from tests.compress.smallnets import Arrays, beside, convnet, pictures
+from tests.compress.smallnets import FLOAT, Arrays, beside, convnet, pictures
+from tests.runtime.networks import Tensors, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +74,9 @@ def test_no_samples_and_no_numbers_are_refused(graph: Path) -> None:
         calibrate(Calibration(graph, Arrays("nobody", ())), NAMES, MinMax())
     assert caught.value.what == "'nobody' gives no samples, and ranges come from samples"
     sick = Arrays("sick", ({"x": np.full((1, 3, 16, 16), np.inf, np.float32)},))
-    with pytest.raises(CompressError, match=r"activation 'x' is not finite for a sample: from inf to inf"):
+    with pytest.raises(
+        CompressError, match=r"activation 'x' is not finite in sample 1 of 'sick': from inf to inf"
+    ):
         calibrate(Calibration(graph, sick), NAMES, MinMax())
     assert calibrate(Calibration(graph, pictures()), (), MinMax()) == {}
 
@@ -93,3 +97,42 @@ def test_the_samples_are_gone_over_one_by_one(tmp_path: Path, layout: Callable[[
                 alive.append(-1)
 
     assert calibrate(Calibration(double, Counted("noise", pictures().feeds)), NAMES, MinMax())
+
+
+@pytest.mark.parametrize("place", [0, 1, 7, 8, 100, 767])
+def test_nan_is_seen_at_every_place_of_an_input(graph: Path, place: int) -> None:
+    feeds = [dict(one) for one in pictures(6).feeds]
+    feeds[3]["x"] = feeds[3]["x"].copy()
+    feeds[3]["x"].reshape(-1)[place] = np.nan
+    some = Share("noise (3 of 6)", Arrays("noise", tuple(feeds)), frozenset({1, 3, 5}))
+    with pytest.raises(CompressError) as caught:  # the number is that among all samples
+        calibrate(Calibration(graph, some), ("pooled",), MinMax())
+    assert caught.value.what == "input 'x' is not finite in sample 4 of 'noise (3 of 6)': it holds NaN"
+
+
+@pytest.mark.parametrize("place", [0, 1, 7, 8, 63, 99])
+@pytest.mark.parametrize(("number", "text"), [(-1.0, "it holds NaN"), (np.inf, "to inf")])
+def test_nan_is_seen_at_every_place_of_an_inner_value(
+    tmp_path: Path, place: int, number: float, text: str
+) -> None:
+    nodes = [helper.make_node("Sqrt", ["x"], ["root"]), helper.make_node("Tanh", ["root"], ["y"])]
+    form = (FLOAT, ["batch", 100])
+    path = save(tmp_path / "model.onnx", nodes, Tensors({"x": form}, {"y": form}))
+    good, sick = np.ones((1, 100), np.float32), np.ones((1, 100), np.float32)
+    sick[0, place] = number
+    samples = Arrays("noise", ({"x": good}, {"x": sick}))
+    with pytest.raises(CompressError) as caught:
+        calibrate(Calibration(path, samples), ("root",), MinMax())
+    assert caught.value.what.startswith("activation 'root' is not finite in sample 2 of 'noise': ")
+    assert caught.value.what.endswith((text, "from nan to nan"))
+
+
+def test_infinity_in_an_input_may_be_a_mask(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "model.onnx",
+        [helper.make_node("Exp", ["x"], ["shares"]), helper.make_node("Tanh", ["shares"], ["y"])],
+        Tensors({"x": (FLOAT, [4])}, {"y": (FLOAT, [4])}),
+    )
+    samples = Arrays("mask", ({"x": np.float32([0, -np.inf, 0, 1])},))
+    found = calibrate(Calibration(path, samples), ("shares",), MinMax())
+    assert (found["shares"].low, found["shares"].high) == pytest.approx((0, np.e), rel=1e-6)

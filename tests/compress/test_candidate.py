@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anyport.compress.candidate import Candidate, best_of, final_trial, refusal
+from anyport.compress.candidate import Candidate, Unmade, best_of, final_trial, refusal
 from anyport.compress.gates import GraphFacts
 from anyport.compress.methods import Int8Dynamic, Int8Static, Method
 from anyport.compress.quantizing import Quantized
@@ -35,5 +35,10 @@ def test_the_error_is_of_the_one_that_got_furthest() -> None:
     worse = candidate(Int8Static(), 2.0, 0.5, status="worse", error=CompressError("c is wrong", do="help"))
     assert str(refusal([idle, worse, slow])) == "c is wrong\n  where: a did nothing; b is slow\n  do:    help"
     assert str(refusal([idle])) == "a did nothing\n  where: here"
+    unmade = Unmade(Int8Dynamic("u8"), CompressError("d cannot be made"))
+    assert refusal([unmade, slow]).what == "b is slow"
+    assert refusal([idle, unmade]).what == "d cannot be made"
+    assert final_trial(unmade, slow).status == "failed"
+    assert final_trial(unmade, slow).reason == "d cannot be made"
     assert refusal([]).what == "there is no method to try on this model"
     assert best_of([idle, worse, slow]) is None

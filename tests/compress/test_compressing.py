@@ -3,16 +3,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import pytest
 
 from anyport.compress.compressing import compress_file, compress_graph
 from anyport.compress.quantizing import quantize
-from anyport.errors import CompressError, UsageError
+from anyport.errors import CompressError, ExportError, SourceError, UsageError
 from tests.compress import smallnets
 from tests.compress.smallnets import (
     PICTURES,
     WORDS,
+    Arrays,
     beside,
     burdened,
     convnet,
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyport.compress.compressing import CompressRequest
+    from anyport.compress.methods import Method
+    from anyport.runtime import Session
+    from anyport.verify import Evaluation
 
 
 def planted(graph: Path, name: str, **changes: Any) -> CompressRequest:
@@ -81,6 +86,8 @@ def test_one_that_no_runtime_opens_is_refused(tmp_path: Path) -> None:
     graph = textnet(tmp_path / "in.onnx")
     err = refused(graph, tmp_path / "out.onnx", planted(graph, "broken"))
     assert err.what.startswith("int8-dynamic:u8s8 cannot be used: opening the graph failed: ")
+    assert err.where == "in.onnx"
+    assert str(tmp_path) not in str(err)  # of a folder that is gone
 
 
 def test_what_is_faster_and_right_passes_all_three(tmp_path: Path) -> None:
@@ -179,3 +186,80 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'out.onnx' exists already"):
         compress_file((graph, output), asked)
     compress_file((graph, output), asked, force=True)
+
+
+def test_weights_that_the_input_needs_are_not_replaced(tmp_path: Path) -> None:
+    graph = textnet(tmp_path / "in.onnx")
+    model = onnx.load(graph)
+    onnx.save(model, graph, save_as_external_data=True, location="out.safetensors")
+    before = (tmp_path / "out.safetensors").read_bytes()
+    with pytest.raises(UsageError, match=r"^'out.safetensors' would be replaced, and 'in.onnx' needs it"):
+        compress_file((graph, tmp_path / "out.onnx"), planted(graph, "slow", prefer="size"), force=True)
+    assert (tmp_path / "out.safetensors").read_bytes() == before
+    assert not (tmp_path / "out.onnx").exists()
+
+
+# ── what goes wrong with one candidate ──────────────────────────────────────────────────────────────────
+def test_a_candidate_that_cannot_be_made_costs_only_itself(tmp_path: Path) -> None:
+    graph = textnet(tmp_path / "in.onnx")
+
+    def picky(source: Path, method: Method, *words: Any) -> Any:
+        if method.text.endswith(("u8s8", "reduced")):
+            raise (CompressError if method.text.endswith("u8s8") else ExportError)("it is too odd")
+        return quantize(source, method, *words)
+
+    asked = replace(request("int8-dynamic", WORDS, graph, sentences(64)), quantizer=picky)
+    found = compress_graph(graph, tmp_path / "out.onnx", asked)
+    assert found.kept == "int8-dynamic:u8u8"
+    assert {trial.method: (trial.status, trial.reason) for trial in found.trials} == {
+        "int8-dynamic:u8u8": ("kept", ""),
+        "int8-dynamic:u8s8": ("failed", "int8-dynamic:u8s8 cannot be made: it is too odd"),
+        "int8-dynamic:u8s8:reduced": ("failed", "int8-dynamic:u8s8:reduced cannot be made: it is too odd"),
+    }
+
+
+def test_samples_that_give_no_ranges_cost_only_the_static_ones(tmp_path: Path) -> None:
+    graph = convnet(tmp_path / "in.onnx")
+    sick = Arrays("sick", ({"x": np.full((1, 3, 16, 16), np.nan, np.float32)},))
+    asked = replace(request("int8", PICTURES, graph, pictures(64)), calibration=sick)
+    found = compress_graph(graph, tmp_path / "out.onnx", asked)
+    assert found.kept.startswith("int8-dynamic:")
+    failed = [trial for trial in found.trials if trial.status == "failed"]
+    assert len(failed) == 4
+    assert failed[0].reason == (
+        "int8-static:u8s8 cannot be made: input 'x' is not finite in sample 1 of 'sick': it holds NaN"
+    )
+    err = refused(graph, tmp_path / "none.onnx", replace(asked, method="int8-static"))
+    assert err.what.endswith("cannot be made: input 'x' is not finite in sample 1 of 'sick': it holds NaN")
+
+
+def test_a_candidate_that_the_metric_has_no_number_for_costs_only_itself(tmp_path: Path) -> None:
+    graph = textnet(tmp_path / "in.onnx")
+    asked = request("int8-dynamic", WORDS, graph, sentences(64))
+    n_judged = 0
+
+    def check(session: Session) -> Evaluation:
+        nonlocal n_judged
+        n_judged += 1
+        if n_judged == 1:
+            raise SourceError("'evaluate.py:accuracy' returns nan, not a number")
+        return asked.check(session)
+
+    found = compress_graph(graph, tmp_path / "out.onnx", replace(asked, check=check))
+    [worse] = [trial for trial in found.trials if trial.status == "worse"]
+    assert worse.method != found.kept
+    assert worse.reason == (
+        f"{worse.method} cannot be judged: 'evaluate.py:accuracy' returns nan, not a number"
+    )
+
+
+def test_an_old_opset_is_refused_before_anything_is_calibrated(tmp_path: Path) -> None:
+    graph = convnet(tmp_path / "in.onnx")
+    model = onnx.load(graph)
+    model.opset_import[0].version = 12
+    onnx.save(model, graph)
+    said: list[str] = []
+    asked = request("int8-static", PICTURES, convnet(tmp_path / "new.onnx"), pictures(64))
+    with pytest.raises(UsageError, match="in.onnx has opset 12, int8-static:u8s8 needs 13 or newer"):
+        compress_graph(graph, tmp_path / "out.onnx", asked, lambda _step, line: said.append(line))
+    assert said == []

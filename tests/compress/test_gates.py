@@ -14,7 +14,8 @@ from anyport.compress.gates import (
 from anyport.compress.methods import Int8Dynamic
 from anyport.compress.quantizing import quantize
 from anyport.errors import CompressError
-from anyport.verify import UserMetric
+from anyport.verify import Evaluation, TopOneAgreement, UserMetric
+from anyport.verify.agreement import Losses, judge
 from tests.compress.smallnets import hoarding, idle, sentences, textnet
 
 if TYPE_CHECKING:
@@ -62,6 +63,15 @@ def test_faster_means_by_more_than_the_noise() -> None:
         "more than 1.03x is needed\n"
         "  do:    leave the model as it is, or say that its size matters: --prefer size"
     )
+
+
+def test_what_cannot_be_judged_is_not_called_bad() -> None:
+    few = Losses(32, 0.0, 0.0, 1, 1.0)
+    evaluation = Evaluation((judge("y", TopOneAgreement(), few, 0.8),))
+    with pytest.raises(CompressError) as caught:
+        check_metric("fp16", evaluation)
+    assert caught.value.what.startswith("fp16 cannot be judged: 'y' top-1 agreement 100 % over 32 samples")
+    assert caught.value.what.endswith(": 32 samples say too little, 64 are needed")
 
 
 def test_a_metric_that_does_not_hold_is_named() -> None:

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from anyport.compress.methods import Int8Dynamic, candidates
+from anyport.compress.methods import Int8Dynamic, Int8Static, candidates
 from anyport.compress.quantizing import quantize
 from anyport.compress.rewrite import kept_line
-from tests.compress.smallnets import FLOAT, Arrays, convnet, sentences, textnet
+from tests.compress.smallnets import FLOAT, INT64, Arrays, convnet, sentences, textnet
 from tests.compress.test_quantizing import agreement
 from tests.runtime.networks import Tensors, save
 
@@ -98,3 +98,90 @@ def test_forms_that_stay_float_say_why(tmp_path: Path, form: tuple[list[str], di
     found = quantize(graph, Int8Dynamic(), None, tmp_path / "int8.onnx")
     assert kept_line(found.kept_float) == reason
     assert found.n_changed == 0
+
+
+@pytest.mark.parametrize("method", [Int8Dynamic(), Int8Static()], ids=["dynamic", "static"])
+@pytest.mark.parametrize("n_readers", [1, 3])
+def test_a_weight_that_several_nodes_read_is_stored_once(
+    tmp_path: Path, method: Int8Dynamic | Int8Static, n_readers: int
+) -> None:
+    random = np.random.default_rng(0)
+    biases = {f"b{i}": random.normal(0, 1, 64).astype(np.float32) for i in range(n_readers)}
+    weights = {"w": random.normal(0, 0.1, (64, 64)).astype(np.float32), **biases}
+    nodes = [
+        helper.make_node("Gemm", [f"h{i}" if i else "x", "w", f"b{i}"], [f"h{i + 1}"])
+        for i in range(n_readers)
+    ]
+    nodes.append(helper.make_node("Tanh", [f"h{n_readers}"], ["y"]))
+    form = (FLOAT, ["batch", 64])
+    graph = save(tmp_path / "net.onnx", nodes, Tensors({"x": form}, {"y": form}, weights))
+    x = Arrays("noise", ({"x": random.normal(0, 1, (4, 64)).astype(np.float32)},))
+    found = quantize(graph, method, x, tmp_path / "int8.onnx")
+    assert agreement(graph, found.path, x) > 0.99
+    assert found.n_changed == 1
+    large = [w for w in onnx.load(found.path).graph.initializer if np.prod(w.dims) == 64 * 64]
+    assert [(w.name, w.data_type) for w in large] == [("w_quantized", onnx.TensorProto.INT8)]
+
+
+TIES = {
+    "transposed by a node": (
+        [
+            helper.make_node("Transpose", ["table"], ["turned"]),
+            helper.make_node("MatMul", ["m", "turned"], ["y"]),
+        ],
+        ["batch", 100],
+        [FLOAT],
+        {
+            "1 Gather: a Transpose reads the same weight as float",
+            "1 MatMul: no operand is a float32 weight",
+        },
+    ),
+    "as the first operand": (
+        [
+            helper.make_node("Transpose", ["m"], ["turned"], perm=[1, 0]),
+            helper.make_node("MatMul", ["table", "turned"], ["y"]),
+        ],
+        [100, "batch"],
+        [FLOAT],
+        {"1 Gather: a MatMul reads the same weight as float", "1 MatMul: its weight is the first operand"},
+    ),
+    "transposed by Gemm": (
+        [helper.make_node("Gemm", ["m", "table"], ["y"], transB=1)],
+        ["batch", 100],
+        [onnx.TensorProto.INT8] * 2,  # one for each layout
+        set(),
+    ),
+    "by two tables": (
+        [
+            helper.make_node("Gather", ["table", "ids"], ["again"]),
+            helper.make_node("Add", ["again", "rows"], ["y"]),
+        ],
+        ["batch", 6, 64],
+        [onnx.TensorProto.INT8],
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("method", [Int8Dynamic(), Int8Static()], ids=["dynamic", "static"])
+@pytest.mark.parametrize("tie", TIES.values(), ids=TIES)
+def test_a_tied_table_never_makes_the_file_larger(
+    tmp_path: Path,
+    tie: tuple[list[onnx.NodeProto], list[int | str], list[int], set[str]],
+    method: Int8Dynamic | Int8Static,
+) -> None:
+    nodes, shape, kinds, reasons = tie
+    table = np.random.default_rng(8).normal(0, 1, (100, 64)).astype(np.float32)
+    first = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("ReduceMean", ["rows", "axis"], ["m"], keepdims=0),
+    ]
+    ends = {"ids": (INT64, ["batch", 6])}, {"y": (FLOAT, shape)}
+    weights = {"table": table, "axis": np.array([1])}
+    graph = save(tmp_path / "net.onnx", [*first, *nodes], Tensors(*ends, weights))
+    found = quantize(graph, method, sentences(), tmp_path / "int8.onnx")
+    assert agreement(graph, found.path, sentences()) > 0.99
+    large = [w.data_type for w in onnx.load(found.path).graph.initializer if np.prod(w.dims) == 6400]
+    assert large == kinds
+    assert set(kept_line(found.kept_float).split("; ")) - {""} == reasons
+    assert found.size_bytes < graph.stat().st_size + 1000

@@ -11,7 +11,7 @@ from anyport.compress.int8_static import activation_step, ranged_values
 from anyport.compress.methods import Int8Static, candidates
 from anyport.compress.quantizing import quantize
 from anyport.compress.ranges import Range
-from anyport.compress.rewrite import Rewrite
+from anyport.compress.rewrite import Rewrite, kept_line
 from anyport.graph.rewriting import load_graph
 from anyport.runtime import SessionOptions, open_session
 from tests.compress.smallnets import FLOAT, Arrays, convnet, pictures, textnet
@@ -94,3 +94,56 @@ def test_zero_is_a_step_and_the_range_fits(dtype: np.dtype[np.int8], ends: tuple
     for value in ends:
         number = round(value / float(step.scale)) + int(step.zero)
         assert low - 1 <= number <= high + 1
+
+
+BIASES = {"[n]": (40,), "[1, n]": (1, 40), "a number": (), "[1]": (1,), "[1, 1]": (1, 1)}
+
+
+@pytest.mark.parametrize("text", ["int8-static:u8s8", "int8-static:u8s8:per-tensor"])
+@pytest.mark.parametrize("shape", BIASES.values(), ids=BIASES)
+def test_every_bias_of_one_row_is_quantized(tmp_path: Path, shape: tuple[int, ...], text: str) -> None:
+    graph, samples = gemm(tmp_path / "net.onnx", shape)
+    [method] = candidates(text, {})
+    found = quantize(graph, method, samples, tmp_path / "int8.onnx")
+    assert (found.n_changed, found.kept_float) == (1, ())
+    for level in ("none", "all"):
+        assert agreement(graph, found.path, samples, level) > 0.99
+
+
+def test_a_bias_of_several_rows_keeps_its_product_float(tmp_path: Path) -> None:
+    graph, samples = gemm(tmp_path / "net.onnx", (2, 40))
+    found = quantize(graph, Int8Static(), samples, tmp_path / "int8.onnx")
+    assert kept_line(found.kept_float) == "1 Gemm: its bias has several rows"
+
+
+def gemm(path: Path, shape: tuple[int, ...]) -> tuple[Path, Arrays]:
+    random = np.random.default_rng(0)
+    weights = {
+        "w": random.normal(0, 0.2, (40, 32)).astype(np.float32),
+        "b": random.normal(0, 1, shape).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["z"], transB=1),
+        helper.make_node("Tanh", ["z"], ["y"]),
+    ]
+    graph = save(path, nodes, Tensors({"x": (FLOAT, [2, 32])}, {"y": (FLOAT, [2, 40])}, weights))
+    return graph, Arrays("noise", ({"x": random.normal(0, 1, (2, 32)).astype(np.float32)},))
+
+
+def test_scales_of_a_shared_weight_fit_the_bias_of_every_reader(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    weights = {
+        "w": random.normal(0, 1e-9, (32, 32)).astype(np.float32),
+        "small": np.zeros(32, np.float32),
+        "large": random.normal(0, 100, 32).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "small"], ["a"]),
+        helper.make_node("Gemm", ["x", "w", "large"], ["b"]),
+        helper.make_node("Sum", ["a", "b"], ["y"]),
+    ]
+    form = (FLOAT, [2, 32])
+    graph = save(tmp_path / "net.onnx", nodes, Tensors({"x": form}, {"y": form}, weights))
+    samples = Arrays("noise", ({"x": random.normal(0, 1, (2, 32)).astype(np.float32)},))
+    found = quantize(graph, Int8Static(), samples, tmp_path / "int8.onnx")
+    assert agreement(graph, found.path, samples) > 0.999

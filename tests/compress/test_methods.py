@@ -61,6 +61,11 @@ def test_what_is_not_named_is_left_to_a_measurement() -> None:
         ("int8-dynamic:s8s8", "'s8s8' says nothing about int8-dynamic (did you mean 'u8s8'?)"),
         ("fp16:u8s8", "'u8s8' says nothing about fp16 (none is known here)"),
         ("int8-static:u8s8:s8s8", "'u8s8' and 's8s8' are two flavours"),
+        ("int8-static:reduced:minmax:entropy", "'minmax' and 'entropy' are two rules for a range"),
+        (
+            "int8-static:percentile=99:percentile=98",
+            "'percentile=99' and 'percentile=98' are two rules for a range",
+        ),
         ("int8-static:percentile=40", "percentile=40 must be from 50 to 100"),
     ],
 )

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anyport.compress.samples import RandomSamples, Samples, samples_from, split
-from anyport.errors import InputError, UsageError
+from anyport.compress.methods import Fp16Storage, Int8Dynamic, Int8Static
+from anyport.compress.samples import RandomSamples, Samples, check_words, divide, samples_from, split
+from anyport.errors import InputError, SourceError, UsageError
 from anyport.tensors import Signature, tensor
 from tests.compress.smallnets import DIMS, PICTURES, WORDS, Arrays
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from anyport.compress.methods import Method
 
 
 @pytest.fixture
@@ -26,7 +29,12 @@ def folder(tmp_path: Path) -> Path:
         "def words():\n    for i in range(5):\n        yield {'ids': np.full((1, 6), i)}\n"
         "def wrong():\n    return [{'ids': np.zeros((1, 7), np.int64)}]\n"
         "def lists():\n    return [[1]]\n"
-        "def none():\n    return []\n",
+        "def none():\n    return []\n"
+        "def number():\n    return 3\n"
+        "def raising():\n    yield {'ids': np.zeros((1, 6), np.int64)}\n    raise KeyError('label')\n"
+        "once = iter([{'ids': np.zeros((1, 6), np.int64)}] * 5)\n"
+        "def spent():\n    return once\n"
+        "rows = [{'ids': np.zeros((1, 6), np.int64)}]\n",
         encoding="utf-8",
     )
     return tmp_path
@@ -80,6 +88,30 @@ def test_random_numbers_say_so_and_are_the_same_again() -> None:
         ),
         ("calibrate.py:wrong", WORDS, InputError, "input 'ids' has size 7 where the model takes 6"),
         ("calibrate.py:lists", WORDS, InputError, "'calibrate.py:lists' yields a list"),
+        (
+            "calibrate.py:wrong",
+            WORDS,
+            InputError,
+            "input 'ids' has size 7 where the model takes 6: int64[batch, 6] 0..99\n  where: sample 1 of 'c",
+        ),
+        (
+            "calibrate.py:number",
+            WORDS,
+            SourceError,
+            "'calibrate.py:number' returns int 3, no samples\n  where: calibrate.py:11\n",
+        ),
+        (
+            "calibrate.py:raising",
+            WORDS,
+            SourceError,
+            "'calibrate.py:raising' fails: KeyError: 'label'\n  where: calibrate.py:15: raise Key",
+        ),
+        (
+            "calibrate.py:rows",
+            WORDS,
+            SourceError,
+            "'calibrate.py:rows' fails: TypeError: 'list' object is not callable",
+        ),
         ("calibrate.py:none", WORDS, InputError, "'calibrate.py:none' yields no samples"),
     ],
 )
@@ -110,3 +142,72 @@ def test_a_single_sample_serves_both_and_its_name_says_so() -> None:
     first, second = split(Arrays("one", ({"x": np.array(1)},)))
     assert (len(first), len(second)) == (1, 1)
     assert second.name == "one (the same sample that set the ranges)"
+
+
+def test_an_iterator_that_is_spent_is_refused_at_the_second_pass(folder: Path) -> None:
+    found = samples_from("calibrate.py:spent", WORDS, folder)
+    with pytest.raises(InputError) as caught:
+        list(found)
+    assert caught.value.what == "'calibrate.py:spent' gave 5 samples at first, and 0 when called again"
+
+
+def sized(n_runs: int, n_batch: int = 1) -> Arrays:
+    return Arrays("ids", tuple({"ids": np.zeros((n_batch, 6), np.int64)} for _ in range(n_runs)))
+
+
+@pytest.mark.parametrize(
+    ("methods", "n_runs", "n_batch", "text"),
+    [
+        (
+            [Int8Static(), Int8Dynamic()],
+            71,
+            1,
+            "71 samples of ids are too few, 72 are needed\n  where: 8 set the ranges, 64 others judge",
+        ),
+        (
+            [Fp16Storage(), Int8Dynamic()],
+            63,
+            1,
+            "63 samples of ids are too few, 64 are needed\n  do:    give more",
+        ),
+        (
+            [Int8Static()],
+            2,
+            40,
+            "80 samples of ids leave 40 to judge by, 64 are needed\n  where: they come in 2 batches",
+        ),
+    ],
+)
+def test_too_few_samples_are_refused_before_any_work(
+    methods: list[Method], n_runs: int, n_batch: int, text: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        divide(sized(n_runs, n_batch), WORDS, methods)
+    assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("method", "n_runs", "n_batch", "sizes"),
+    [
+        (Int8Static(), 72, 1, (8, 64)),
+        (Int8Static(), 4, 32, (2, 2)),
+        (Int8Dynamic(), 64, 1, (None, 64)),
+        (Fp16Storage(), 64, 1, (None, 64)),
+        (Int8Dynamic(), 1, 64, (None, 1)),
+        (Int8Static(), 1, 64, (1, 1)),
+    ],
+)
+def test_only_methods_with_ranges_take_samples_away(
+    method: Method, n_runs: int, n_batch: int, sizes: tuple[int | None, int]
+) -> None:
+    calibration, judging = divide(sized(n_runs, n_batch), WORDS, [method])
+    assert (None if calibration is None else len(calibration), len(judging)) == sizes
+    if calibration is None:
+        assert judging.name == f"ids ({n_runs} of {n_runs})"
+
+
+def test_a_name_that_says_nothing_about_pictures_is_refused() -> None:
+    check_words(["mean", "size"])
+    with pytest.raises(UsageError) as caught:
+        check_words(["mean", "maen"])
+    assert caught.value.what == "--set maen says nothing about pictures (did you mean 'mean'?)"

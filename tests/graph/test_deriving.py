@@ -188,3 +188,43 @@ def test_bits_are_compared_and_not_numbers() -> None:
     assert same_bits(nan, nan.reshape(1, 2))
     assert not same_bits(np.array([0.0], np.float32), np.array([-0.0], np.float32))
     assert not same_bits(np.zeros(2, np.float32), np.zeros(2, np.float64))
+
+
+class Decided(nn.Module):
+    """A weight that the graph holds, and that something else was computed from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l, self.g = nn.Linear(6, 6), nn.Parameter(torch.linspace(-1.1, 1.4, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.l(x) * self.g + self.decided(x)
+        return answer
+
+    def decided(self, x: Tensor) -> Tensor:
+        return torch.where(self.g > 0, x, 3 * x)
+
+
+class Compared(Decided):
+    def decided(self, x: Tensor) -> Tensor:
+        return torch.where(self.g + torch.ones(6) > 1, x, 3 * x)
+
+
+class Chosen(Decided):
+    def decided(self, x: Tensor) -> Tensor:
+        return torch.index_select(x, 1, self.g.argmax(0, keepdim=True))
+
+
+class Summed(Decided):
+    def decided(self, x: Tensor) -> Tensor:
+        return self.g.mul(4).to(torch.int64).to(torch.float32).sum() + x
+
+
+@pytest.mark.parametrize("opset", [14, 20])
+@pytest.mark.parametrize("kind", [Decided, Compared, Chosen, Summed])
+def test_a_weight_that_decides_a_constant_is_pinned(kind: type[Decided], opset: int, tmp_path: Path) -> None:
+    sizes = ({"x": "float32[batch, 6]"}, {"y": "float32[batch, 6]"}, {"batch": "1..4"})
+    rules, _ = derived(export(part_of(kind(), *sizes), opset), tmp_path)
+    assert rules.rules["g"] == Copied("g")
+    assert "g" in rules.pinned
+    assert "l.weight" not in rules.pinned

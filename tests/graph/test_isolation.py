@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -58,12 +60,44 @@ def test_a_limit_that_the_imports_do_not_fit_in_is_said_so(tmp_path: Path) -> No
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups")
 def test_what_a_program_leaves_behind_is_ended(tmp_path: Path) -> None:
     assert ending("leaves_a_child", tmp_path) == ""
-    child = int((tmp_path / "child.pid").read_text())
+    assert _has_ended(int((tmp_path / "child.pid").read_text()))
+
+
+_WAITING = """
+import sys
+from pathlib import Path
+from anyport.graph.isolation import Limits, run_limited
+run_limited(Path(sys.argv[1]), (), Limits(2 << 30, 600.0), Path(sys.argv[1]).parent)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_program_ends_with_whoever_waits_for_it(how: signal.Signals, tmp_path: Path) -> None:
+    program, pid = tmp_path / "program.py", tmp_path / "program.pid"
+    program.write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(tmp_path / 'new')!r}).write_text(str(os.getpid()))\n"
+        f"os.rename({str(tmp_path / 'new')!r}, {str(pid)!r})\n"
+        "time.sleep(600)\n",
+        encoding="utf-8",
+    )
+    with subprocess.Popen([sys.executable, "-c", _WAITING, str(program)]) as parent:
+        for _ in range(600):
+            if pid.exists():
+                break
+            time.sleep(0.05)
+        parent.send_signal(how)
+    assert _has_ended(int(pid.read_text(encoding="utf-8")))
+
+
+def _has_ended(pid: int) -> bool:
     for _ in range(100):
-        if not _is_running(child):
-            return
+        if not _is_running(pid):
+            return True
         time.sleep(0.05)
-    pytest.fail("the child of the program still runs")
+    os.kill(pid, signal.SIGKILL)
+    return False
 
 
 def _is_running(pid: int) -> bool:

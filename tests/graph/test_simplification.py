@@ -24,7 +24,9 @@ def test_it_is_a_table() -> None:
 
 
 def test_it_is_one_line() -> None:
-    assert FOUND.summary() == "kept onnxslim   1.04x, 49 -> 41 nodes   level basic   4 tried, 3 proven equal"
+    start = "kept onnxslim   1.04x, 49 -> 41 nodes   level basic   "
+    assert FOUND.summary() == f"{start}4 tried, 2 proven equal, 1 unchanged"
+    assert replace(FOUND, attempts=(NONE, SIM, SLIM)).summary() == f"{start}3 tried, 2 proven equal"
     kept = replace(NONE, status="kept", ratio=None, reason="")
     nothing = Simplification("none", "all", False, {}, (kept, SIM))
     assert nothing.summary() == "kept none   not timed, 49 -> 49 nodes   level all   2 tried, NOTHING PROVEN"

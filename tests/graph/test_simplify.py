@@ -179,6 +179,34 @@ def test_weights_beside_a_plain_file_stay_beside_it(name: str, tmp_path: Path) -
     assert session.run(case.arrays(session.inputs))["y"].shape == (case.sizes["batch"], 16)
 
 
+@pytest.mark.parametrize("name", ["honest", "abort"])
+def test_files_that_the_input_needs_are_not_replaced(name: str, tmp_path: Path) -> None:
+    """The input's weights lie where those of the output would go."""
+    path = stored(tmp_path)
+    before = digests(tmp_path)
+    for output in ("weights.onnx", "model.onnx"):
+        lost = "weights.safetensors" if output == "weights.onnx" else "model.onnx"
+        with pytest.raises(
+            UsageError, match=f"^'{lost}' would be replaced, and 'model.onnx' needs it"
+        ) as told:
+            simplify_file((path, tmp_path / output), equality(), settings(name), force=True)
+        assert "do:    give the output another name, or write it into another folder" in str(told.value)
+        assert digests(tmp_path) == before
+
+
+def test_stale_weights_of_the_output_that_is_replaced_go_with_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    output, weights = tmp_path / "slim.onnx", tmp_path / "slim.safetensors"
+    beside, inside = stored(tmp_path / "in"), perceptron(tmp_path / "in" / "plain.onnx")
+    simplify_file((beside, output), equality(), settings("honest"))
+    assert weights.is_file()
+    simplify_file((inside, output), equality(), settings("honest"), force=True)
+    assert not weights.exists()
+    weights.write_bytes(b"of somebody else")
+    simplify_file((inside, output), equality(), settings("honest"), force=True)
+    assert weights.read_bytes() == b"of somebody else"
+
+
 # ── real simplifiers on real exports ────────────────────────────────────────────────────────────────────
 def zoo_part(name: str) -> Part:
     table = TABLES[name]

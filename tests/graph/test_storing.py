@@ -12,16 +12,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from anyport import __version__
-from anyport.errors import ExportError
+from anyport.errors import ExportError, UsageError
 from anyport.graph import storing
 from anyport.graph.convert import convert
-from anyport.graph.storing import StoreOptions, check_file, store, weights_name
+from anyport.graph.storing import (
+    StoreOptions,
+    check_file,
+    files_of,
+    staged_graph,
+    store,
+    weights_name,
+    write_model,
+)
 from tests.graph.exports import PARTS, export, holds, run_onnx, shared, weights_of, write_all
 from tests.source.parts import X, part_of
 
@@ -215,3 +224,55 @@ def test_an_input_with_no_weights_at_all(tmp_path: Path) -> None:
     graph = export(part_of(nn.ReLU(), {"input": X["x"]})).store(tmp_path)
     assert graph.n_parameters == 0
     assert run_onnx(graph.path, {"input": np.full((2, 8), -1, np.float32)})["y"].sum() == 0
+
+
+@pytest.mark.parametrize("place", ["attribute", "branch", "initializer"])
+def test_the_files_of_a_graph_are_found_wherever_its_tensors_are(place: str, tmp_path: Path) -> None:
+    tensor = onnx.numpy_helper.from_array(np.ones(4, np.float32), "w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="far.bin")
+    node = onnx.helper.make_node("Constant", [], ["y"], value=tensor)
+    inner = onnx.helper.make_graph([node], "inner", [], [])
+    branch = onnx.helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    nodes = {"attribute": [node], "branch": [branch], "initializer": []}[place]
+    graph = onnx.helper.make_graph(nodes, "g", [], [], [tensor] if place == "initializer" else [])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
+    assert files_of(tmp_path / "m.onnx") == {tmp_path / "m.onnx", tmp_path / "far.bin"}
+
+
+def test_what_is_no_graph_needs_itself(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"\xff garbage")
+    assert files_of(tmp_path / "m.onnx") == {tmp_path / "m.onnx"}
+
+
+def test_a_file_that_the_input_needs_is_known_under_another_name(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "in", target_is_directory=True)
+    path = tmp_path / "in" / "m.onnx"
+    path.write_bytes(b"")
+    with (
+        pytest.raises(UsageError, match=r"^'m.onnx' would be replaced, and 'm.onnx' needs it"),
+        staged_graph(path, tmp_path / "link" / "m.onnx", force=True),
+    ):
+        pytest.fail("the work began")
+
+
+@pytest.mark.parametrize("with_shapes", [False, True])
+def test_shapes_of_inner_values_stay_where_a_simplifier_worked_them_out(
+    with_shapes: bool, tmp_path: Path
+) -> None:
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3])
+    inner = onnx.helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, ["n", 3])
+    scale = onnx.helper.make_tensor_value_info("scale", onnx.TensorProto.FLOAT, [3])
+    answer = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 3])
+    nodes = [
+        onnx.helper.make_node("Mul", ["x", "scale"], ["inner"]),
+        onnx.helper.make_node("Relu", ["inner"], ["y"]),
+    ]
+    weights = [onnx.numpy_helper.from_array(np.ones(3, np.float32), "scale")]
+    graph = onnx.helper.make_graph(nodes, "g", [value], [answer], weights, value_info=[inner, scale])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    write_model(ir.serde.deserialize_model(model), tmp_path / "m.onnx", with_shapes=with_shapes)
+    found = [one.name for one in onnx.load(tmp_path / "m.onnx").graph.value_info]
+    assert found == (["inner"] if with_shapes else [])

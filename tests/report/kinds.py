@@ -19,7 +19,7 @@ CNN: Final = Traits(
     opset=20,
     has_cache=False,
     domains=(),
-    compressed=(),
+    calibrated=False,
     command="anyport build model.py:load --input 'x=float32[batch, 3, height, 224]' -o resnet.port --force",
 )
 STATIC: Final = replace(

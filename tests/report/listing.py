@@ -10,10 +10,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from anyport.bundle import Bundle, ProofCase, RecordedFloor, Step, open_bundle
+from anyport.bundle import Bundle, PartEntry, ProofCase, RecordedFloor, Step, open_bundle
 from anyport.cases import Normal, make_array
 from anyport.report import Checklist, CheckSettings, Line, release_checklist
+from anyport.report.factlines import operators_of, parameters_of
 from anyport.runtime import open_session
+from anyport.runtime.graphfile import read_graph
 from tests.runtime.networks import Form, Tensors, Words, bundle, save
 
 if TYPE_CHECKING:
@@ -47,6 +49,12 @@ def tensors(**weights: np.ndarray) -> Tensors:
     )
 
 
+def up_to(most: int) -> Words:
+    """Return the words of a classifier of batches of so many pictures."""
+    part = Words().part
+    return replace(Words(), part=PartEntry(part.inputs, part.outputs, {"batch": f"1..{most}"}))
+
+
 @dataclass(frozen=True)
 class Subject:
     """A bundle, as a test wants it; the default passes every line that it can."""
@@ -55,7 +63,7 @@ class Subject:
     tensors: Tensors = field(default_factory=tensors)
     steps: Sequence[Step] = (EXPORT, SIMPLIFY)
     sizes: Sequence[int] = (1, 3, 1, 3, 2)
-    words: Words = field(default_factory=Words)
+    words: Words = field(default_factory=lambda: up_to(3))
     answer_off: float = 0.0
     optimization: str = "all"
     change: Callable[[onnx.ModelProto], None] | None = None
@@ -71,7 +79,15 @@ class Subject:
         words = replace(self.words, cases=cases, answers=answers)
         opened = open_bundle(bundle(folder / "small.port", path, words))
         entry = opened.manifest.variants["fp32"]
-        graph = msgspec.structs.replace(entry.graphs["network"], optimization=self.optimization)
+        model = read_graph(path)
+        operators = operators_of(model)
+        graph = msgspec.structs.replace(
+            entry.graphs["network"],
+            optimization=self.optimization,
+            n_nodes=operators.total(),
+            operators=dict(operators),
+            n_parameters=parameters_of(model),
+        )
         variant = msgspec.structs.replace(entry, steps=list(self.steps), graphs={"network": graph})
         opened.manifest = msgspec.structs.replace(opened.manifest, variants={"fp32": variant})
         return opened

@@ -65,7 +65,7 @@ def test_every_method_is_one_that_this_version_writes(target: str, traits: Trait
     words = shlex.split(advise(traits, target).commands[0])
     methods = [method for option, method in pairwise(words) if option == "--compress"]
     assert all(candidates(method, traits.operators) for method in methods)
-    assert ("--calibrate" in words) is any(method.startswith("int8-static") for method in methods)
+    assert ("--calibrate" in words) is bool(methods)
 
 
 @every
@@ -101,7 +101,7 @@ def test_different_bundles_get_different_advice(target: str) -> None:
 def test_phones_want_fixed_axes(target: str) -> None:
     build = shlex.split(advise(kinds.TEXT, target).commands[0])
     assert build[build.index("--fix") + 1] == "batch=1,sequence=64"
-    assert "--fix" not in advise(kinds.STATIC, target).commands[0]
+    assert advise(kinds.STATIC, target).commands[0].count("--fix") == 1  # the user's own
 
 
 @pytest.mark.parametrize("target", sorted(set(TARGETS) - {"android", "iphone"}))

@@ -13,7 +13,7 @@ from anyport.report.checklist import steps_of
 from anyport.report.line import failed, merged, passed, untested
 from anyport.runtime import SessionOptions
 from tests.house import tree
-from tests.report.listing import QUICK, Subject, listed
+from tests.report.listing import EXPORT, QUICK, Subject, listed, up_to
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,11 +24,11 @@ def test_a_good_bundle_passes_all_that_it_can(tmp_path: Path) -> None:
     found = listed(tmp_path, Subject(), settings)
     marks = {line.name: line.mark for line in found.lines}
     assert list(marks) == [name for name, _ in LINES]
-    assert len(marks) == 13
+    assert len(marks) == 14
     assert {name for name, mark in marks.items() if mark is not Mark.PASS} == {"quantization tried"}
     assert marks["quantization tried"] is Mark.UNTESTED
     assert not found.failed
-    assert found.summary() == "12 pass, 1 untested"
+    assert found.summary() == "13 pass, 1 untested"
 
 
 def test_every_line_has_evidence_and_its_text(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_the_bundle_that_ships_has_no_failing_line() -> None:
 def test_one_failing_line_fails_the_list(tmp_path: Path) -> None:
     found = listed(tmp_path, Subject(answer_off=1.0))
     assert found.failed
-    assert found.summary() == "8 pass, 3 fail, 2 untested"
+    assert found.summary() == "8 pass, 3 fail, 3 untested"
 
 
 def test_a_variant_that_is_not_there(tmp_path: Path) -> None:
@@ -93,3 +93,29 @@ def test_steps_belong_to_the_part_named_last() -> None:
     assert [step.result for step in steps_of("a", steps, ["a", "b"])] == ["", "1", "2"]
     assert [step.result for step in steps_of("b", steps, ["a", "b"])] == ["", "3", "4"]
     assert [step.result for step in steps_of("a", steps[2:3], ["a"])] == ["2"]
+
+
+def test_a_bundle_without_answers_is_untested_where_it_needs_them(tmp_path: Path) -> None:
+    steps = (EXPORT, Step("reweight", {}, "unproven"))
+    lines = {one.name: one for one in listed(tmp_path, Subject(sizes=(), steps=steps)).lines}
+    needing = ("inference mode", "control flow kept", "dynamic axes as declared", "mse < 1e-5, max abs",
+               "batch sizes", "boundary inputs", "no leak")  # fmt: skip
+    for name in needing:
+        assert lines[name].mark is Mark.UNTESTED, name
+        assert lines[name].do.startswith("anyport reweight ")
+        assert lines[name].do.endswith(" --against SOURCE")
+
+
+def test_hostile_steps_and_levels_are_lines(tmp_path: Path) -> None:
+    found = listed(tmp_path, Subject(steps=(Step("export", {"exporter": ["a"]}, ""),), optimization="turbo"))
+    marks = {one.name: one.mark for one in found.lines}
+    assert marks["control flow kept"] is Mark.UNTESTED
+    assert marks["optimization level chosen"] is Mark.FAIL
+
+
+def test_the_high_end_of_an_axis_must_run(tmp_path: Path) -> None:
+    found = listed(tmp_path, Subject(words=up_to(64))).lines[4]
+    assert (found.mark, found.evidence) == (
+        Mark.UNTESTED,
+        "batch 1..64 ran at 1, 2, 3; never at batch=64",
+    )

@@ -20,11 +20,20 @@ PICTURES = ["a picture of 1 x 1", "a picture of 37 x 53", "a picture of 1 x 500"
 def edges(folder: Path, subject: Subject) -> tuple[Edge, ...]:
     with subject.open(folder) as opened:
         graph = opened.graph_file("network")
-        return edge_runs(opened, graph, open_session(graph, SessionOptions()))
+        return edge_runs(opened, graph, open_session(graph, SessionOptions()), SessionOptions())
 
 
 def test_the_task_looks_at_the_smallest_and_at_odd_pictures(tmp_path: Path) -> None:
     assert edges(tmp_path, Subject()) == tuple(Edge(name, "") for name in PICTURES)
+
+
+def test_the_task_is_opened_as_the_part_was(tmp_path: Path) -> None:
+    with Subject().open(tmp_path) as opened:
+        graph = opened.graph_file("network")
+        options = SessionOptions(libraries=(tmp_path / "none.so",))
+        [found] = edge_runs(opened, graph, open_session(graph), options)
+    assert found.name == "the task 'classify' opens"
+    assert "none.so" in found.problem
 
 
 def test_a_model_that_breaks_on_a_picture_is_told(tmp_path: Path) -> None:
@@ -42,4 +51,6 @@ def test_sizes_between_the_steps_must_be_refused(tmp_path: Path) -> None:
     with subject.open(tmp_path / "again" if (tmp_path / "again").mkdir() is None else tmp_path) as opened:
         graph = opened.graph_file("network")
         careless = Wrapped(open_session(graph.path), lambda _feeds, outputs: outputs)
-        assert edge_runs(opened, graph, careless) == (Edge("batch=3 is refused", "it was computed"),)
+        assert edge_runs(opened, graph, careless, SessionOptions()) == (
+            Edge("batch=3 is refused", "it was computed"),
+        )

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from anyport.errors import BundleError, UsageError
 from anyport.runtime import open_session
-from anyport.runtime.declared import signature_of_file, written_words
+from anyport.runtime.declared import libraries_of, signature_of_file, written_words
 from tests.runtime import networks
 
 if TYPE_CHECKING:
@@ -79,3 +79,13 @@ def test_names_of_other_makers_are_whatever_they_are(tmp_path: Path) -> None:
     found = signature_of_file(tmp_path / "other.onnx", session, inputs, {"rows": "1..8"})
     assert [spec.name for spec in (*found.inputs, *found.outputs)] == ["onnx::Mul_0", "2"]
     assert str(found.inputs[0]) == "float32[rows, 4]"
+
+
+def test_words_nested_too_deep_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.onnx", "[" * 100_000)
+    with pytest.raises(BundleError, match="no JSON"):
+        written_words(path)
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {"anyport.libraries": "[" * 100_000})
+    onnx.save(model, str(path))
+    assert libraries_of(path) == {}

@@ -56,6 +56,13 @@ def test_a_failing_function_is_named() -> None:
         UserMetric("evaluate.py:f", fail).measure(dict)
 
 
+def test_a_function_that_never_runs_the_model_measures_nothing() -> None:
+    with pytest.raises(SourceError) as err:
+        UserMetric("evaluate.py:accuracy", lambda _: 0.9).measure(dict)
+    assert err.value.what == "'evaluate.py:accuracy' never runs the model"
+    assert err.value.do == "call its argument: outputs = run({'input': array})"
+
+
 @pytest.mark.parametrize("max_drop", [-0.1, math.nan, math.inf])
 def test_a_drop_is_a_number_from_zero_on(max_drop: float) -> None:
     with pytest.raises(UsageError, match="is no limit"):

@@ -12,9 +12,9 @@ from anyport.bench.batches import measure_batches, plan_batches
 from anyport.bench.blank import Blank
 from anyport.bench.heat import BenchSettings, Heat, n_within, share
 from anyport.bench.inputs import bench_case
-from anyport.bench.lineups import line_ups, mean_ratio
+from anyport.bench.lineups import balanced_rounds, line_ups
 from anyport.bench.opening import Opening, measure_opening, order_for
-from anyport.bench.pairing import PairSettings, Timings, ratios, require_visible, system_clocks, time_rounds
+from anyport.bench.pairing import PairSettings, Timings, require_visible, system_clocks, time_rounds
 from anyport.bench.result import ContestResult, Row, Speedup, latency_of
 from anyport.errors import UsageError
 
@@ -116,7 +116,10 @@ def _measure(whole: Heat, tools: Instruments) -> _Measured:
     openings = {c.name: _opening(whole, c, tools) for c in whole.contest.candidates if c.name in names}
     return _Measured(
         {name: _joined([one.timings[name] for one in done]) for name in names},
-        *_speedups(whole, [{name: one.timings[name] for name in names} for one in done]),
+        *_speedups(
+            replace(whole, n_orders=len(orders)),
+            [{name: one.timings[name] for name in names} for one in done],
+        ),
         _throughput([one.throughput for one in done if one.throughput is not None], names),
         openings,
         blanks,
@@ -221,8 +224,7 @@ def _mean_rate(rates: Sequence[float | Blank]) -> float | Blank:
 
 def _speedups(heat: Heat, timings: Sequence[Mapping[str, Timings]]) -> tuple[Speedups, Speedups]:
     """Return the speedups by CPU time and by wall time."""
-    base = heat.contest.base
-    by_wall = _ratios(base, [{name: t.wall_s for name, t in one.items()} for one in timings])
+    by_wall = _ratios(heat, [{name: t.wall_s for name, t in one.items()} for one in timings])
     cpu_s = [{name: t.cpu_s for name, t in one.items()} for one in timings]
     try:
         for name, times_s in (entry for one in cpu_s for entry in one.items()):
@@ -230,26 +232,26 @@ def _speedups(heat: Heat, timings: Sequence[Mapping[str, Timings]]) -> tuple[Spe
     except UsageError as err:
         unseen: Speedups = dict.fromkeys(timings[0], Blank(err.what))
         return unseen, by_wall
-    return _ratios(base, cpu_s), by_wall
+    return _ratios(heat, cpu_s), by_wall
 
 
-def _ratios(base: str, times_s: Sequence[Mapping[str, np.ndarray]]) -> Speedups:
-    """Return how many times faster than the base: mean over the line-ups, quartiles of all their rounds."""
-    names = times_s[0]
+def _ratios(heat: Heat, times_s: Sequence[Mapping[str, np.ndarray]]) -> Speedups:
+    """Return how many times faster than the base: median and quartiles of the rounds of all line-ups."""
+    base, names = heat.contest.base, times_s[0]
     if base not in names:
         return dict.fromkeys(names, Blank(f"nothing to compare with: '{base}' does not run"))
-    found = [ratios(one, base) for one in times_s]
-    everyone = ratios({name: _shortest([one[name] for one in times_s]) for name in names}, base)
-    return {
-        name: Speedup(mean_ratio([one[name] for one in found]).median, ratio.low, ratio.high)
-        for name, ratio in everyone.items()
-    }
+    return {name: _speedup([_paired(one[base], one[name]) for one in times_s], heat) for name in names}
 
 
-def _shortest(times_s: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the shortest repeat of every round of all line-ups: float64[round, 1]."""
-    shortest: np.ndarray = np.concatenate([one.min(axis=1) for one in times_s])[:, None]
-    return shortest
+def _paired(base_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:
+    """Return the ratio of each round, of the shortest repeats in it: float64[round]."""
+    ratio: np.ndarray = base_s.min(axis=1) / times_s.min(axis=1)
+    return ratio
+
+
+def _speedup(found: Sequence[np.ndarray], heat: Heat) -> Speedup:
+    low, median, high = np.percentile(balanced_rounds(found, heat.n_orders), [25, 50, 75])
+    return Speedup(float(median), float(low), float(high))
 
 
 def _opening(heat: Heat, candidate: Candidate, tools: Instruments) -> Opening:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from anyport.build.plain import ExportResult, VerifyRequest, export_plain, verify_plain
     from anyport.build.plan import BuildPlan, BuildSettings, locate
     from anyport.build.reweighting import Reweighted, ReweightSettings, reweight
-    from anyport.build.steps import BuildResult, build
+    from anyport.build.steps import BuildResult, build, check_words
 
 __all__ = [
     "BuildPlan",
@@ -27,6 +27,7 @@ __all__ = [
     "Reweighted",
     "VerifyRequest",
     "build",
+    "check_words",
     "describe",
     "export_plain",
     "locate",
@@ -45,6 +46,7 @@ _HOMES: Final[Mapping[str, str]] = {
     "Reweighted": "anyport.build.reweighting",
     "VerifyRequest": "anyport.build.plain",
     "build": "anyport.build.steps",
+    "check_words": "anyport.build.steps",
     "describe": "anyport.build.description",
     "export_plain": "anyport.build.plain",
     "locate": "anyport.build.plan",

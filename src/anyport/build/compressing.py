@@ -11,9 +11,9 @@ from anyport.build.proving import VARIANT
 from anyport.bundle import GraphEntry, Step, VariantEntry
 from anyport.compress.compressing import CompressRequest, compress_graph
 from anyport.compress.judging import judge_by
-from anyport.compress.methods import Fp16Storage, candidates
-from anyport.compress.samples import samples_from, split
-from anyport.errors import CompressError, UsageError, did_you_mean
+from anyport.compress.methods import candidates
+from anyport.compress.samples import RANDOM, divide, samples_from
+from anyport.errors import CompressError, InputError, UsageError, did_you_mean
 from anyport.graph.equality import Equality, RecordedAnswers
 from anyport.graph.fastest import LEVELS
 from anyport.graph.storing import read_graph
@@ -82,11 +82,33 @@ def check_compression(plan: BuildPlan) -> None:
         candidates(method, {"Conv": 1, "MatMul": 1})
         if methods.count(method) > 1:
             raise UsageError(f"--compress {method} comes twice")
-    if methods and plan.description.calibrate is None:
+    calibrate = plan.description.calibrate
+    if methods and (calibrate is None or not calibrate.samples):
         raise UsageError(
             f"--compress {methods[0]} has no samples to be judged by",
             do="--calibrate calibrate.py:samples, a folder of pictures, or random; or [calibrate] samples",
         )
+
+
+def check_user_files(plan: BuildPlan) -> None:
+    """Find what ``[calibrate]`` and ``[evaluate]`` name before the export, which takes longer.
+
+    Raises:
+        InputError: There is no such folder.
+        SourceError: There is no such function.
+        UsageError: ``max_drop`` is no limit.
+    """
+    description = plan.description
+    if not description.build.compress:
+        return
+    evaluate, samples = description.evaluate, description.calibrate.samples if description.calibrate else ""
+    if evaluate is not None and PART not in evaluate.function:
+        UserMetric(evaluate.function, load_value(evaluate.function, plan.folder), evaluate.max_drop)
+    if PART in samples or samples == RANDOM or (plan.folder / samples).is_dir():
+        return
+    if ":" not in samples:
+        raise InputError(f"there is no folder '{samples}'", where="[calibrate] samples")
+    load_value(samples, plan.folder)
 
 
 def compress_model(
@@ -138,11 +160,14 @@ class _Made:
     found: Compression
     evaluated: Evaluated
     step: Step
+    on_noise: bool
 
     @property
     def note(self) -> str:
         """What a user must know."""
-        return "" if self.found.is_faster else "not faster than fp32, kept for its size"
+        slow = [] if self.found.is_faster else ["not faster than fp32, kept for its size"]
+        noise = ["calibrated and judged on random numbers, not on data"] if self.on_noise else []
+        return ", ".join([*slow, *noise])
 
 
 class _Compressor:
@@ -173,32 +198,39 @@ class _Compressor:
         except CompressError:
             folder.rmdir()
             raise
-        progress("compress", f"{self._part.name}   {found.summary()}")
+        on_noise = self._samples_text() == RANDOM
+        warning = "   on RANDOM NUMBERS, not on your data" if on_noise else ""
+        progress("compress", f"{self._part.name}   {found.summary()}{warning}")
         entry = graph_entry(
             self._part, name, read_graph(folder / self._proven.graph.path.name), found.optimization
         )
         settings = {"part": self._part.name, "method": found.kept, "calibrated_on": found.calibrated_on}
-        return _Made(entry, found, evaluated, Step("compress", settings, evaluated.evaluation.line()))
+        return _Made(
+            entry, found, evaluated, Step("compress", settings, evaluated.evaluation.line()), on_noise
+        )
 
     def _kept(self, method: str, output: Path) -> tuple[Compression, Evaluated]:
-        calibration, judging = split(self._samples())
+        methods = candidates(method, self._proven.graph.operators)
+        calibration, judging = divide(self._samples(), self._part.signature, methods)
         judge = self._judge(judging)
-        is_storage = all(isinstance(one, Fp16Storage) for one in candidates(method, {}))
         request = CompressRequest(
             method,
             self._equality(),
             judge,
             calibration,
-            "size" if is_storage else self._plan.description.build.prefer,
+            self._plan.description.build.prefer,
             LEVELS if self._proven.simplification is None else (self._proven.optimization,),
         )
         found = compress_graph(self._proven.graph.path, output, request)
         return found, Evaluated(judge.recording, found.evaluation)
 
     def _samples(self) -> Samples:
+        text, signature = self._samples_text(), self._part.signature
+        return samples_from(text, signature, self._plan.folder, self._model.settings)
+
+    def _samples_text(self) -> str:
         table = self._plan.description.calibrate
-        text = "" if table is None else table.samples.replace(PART, self._part.name)
-        return samples_from(text, self._part.signature, self._plan.folder, self._model.settings)
+        return "" if table is None else table.samples.replace(PART, self._part.name)
 
     def _judge(self, samples: Samples) -> Judge:
         signature, named = self._part.signature, self._plan.description.metrics

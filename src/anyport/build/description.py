@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
-from anyport.bundle import convert_tree
+from anyport.bundle import convert_tree, is_version
 from anyport.errors import BundleError, UsageError
 from anyport.graph.convert import DEFAULT_OPSET, check_opset
 from anyport.tensors import Dim, Signature, TensorSpec, dim, pairs, tensor
@@ -21,7 +21,6 @@ FILE_NAME: Final = "anyport.toml"
 NO_SIMPLIFIER: Final = "none"
 _MAX_BYTES: Final = 1 << 20
 _NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-_VERSION: Final = re.compile(r"^\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?$")
 _DATE: Final = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 
 
@@ -157,7 +156,7 @@ def describe(content: Mapping[str, Any], what: str) -> Description:
     model = description.model
     if model.name is not None and not _NAME.match(model.name):
         raise UsageError(f"name '{model.name}' is not 1 to 64 letters, digits, '.', '_' and '-'")
-    if not _VERSION.match(model.version):
+    if not is_version(model.version):
         raise UsageError(f"version '{model.version}' is no semantic version", do="write it as 1.0.0")
     if model.trained_at and not _DATE.match(model.trained_at):
         raise UsageError(f"trained_at '{model.trained_at}' is no date", do="write it as 2026-11-20")

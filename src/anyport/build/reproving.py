@@ -135,9 +135,10 @@ def _load(module: torch.nn.Module, against: str, checkpoint: Checkpoint, wanted:
     if state.keys() != wanted.state.keys():
         odd = min(state.keys() ^ wanted.state.keys())
         where = "only the bundle's has" if odd in wanted.state else "the bundle's lacks"
+        near = did_you_mean(odd, state if odd in wanted.state else wanted.state)
         raise CheckpointError(
             f"'{against}' is another model than the bundle's: {where} the tensor '{odd}'"
-            f"{did_you_mean(odd, state if odd in wanted.state else wanted.state)}",
+            + (near if "did you" in near else ""),
             do="give the source that the bundle was built from",
         )
     for name, tensor in state.items():

@@ -11,7 +11,16 @@ import msgspec
 
 from anyport.build.card import model_card
 from anyport.build.provenance import created_at, provenance_of
-from anyport.bundle import Proof, ProofTolerance, Staging, Step, open_bundle, seal_bundle, write_proof
+from anyport.bundle import (
+    Proof,
+    ProofTolerance,
+    Staging,
+    Step,
+    is_version,
+    open_bundle,
+    seal_bundle,
+    write_proof,
+)
 from anyport.bundle.disk import digest_file
 from anyport.errors import BundleError, CheckpointError, UsageError
 from anyport.graph.checkpoints import open_checkpoint
@@ -32,8 +41,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, str], None]
 
-_PLAIN_VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)")
-_VERSION: Final = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+_PLAIN_VERSION: Final = re.compile(r"([0-9]+)\.([0-9]+)\.([0-9]+)")
 _NOT_COPIED: Final = ("parts/", "proof/", "MODEL_CARD.md")
 
 
@@ -151,8 +159,9 @@ def reweight(
         BundleError: The bundle is damaged, or does not say how its graph follows from a checkpoint.
         CheckpointError: The checkpoint does not fit; every tensor that is wrong is named.
         MismatchError: The graph does not compute what PyTorch does with these weights.
-        UsageError: The output exists, or the version is none.
+        UsageError: The output exists or holds what is read, or the version is none.
     """
+    _keep_out(bundle, checkpoint, output)
     with open_bundle(bundle) as old, Staging.open(output, force=settings.force) as staging:
         swap = _plan(old, checkpoint, settings)
         _report(swap, progress)
@@ -162,6 +171,22 @@ def reweight(
         staging.commit()
     progress("bundle", f"{output.name}   version {manifest.model.version}   sha256 {digest[:12]}…")
     return Reweighted(output, manifest, digest, swap.dropped, reproof.verdicts if reproof else ())
+
+
+def _keep_out(bundle: Path, checkpoint: Path, output: Path) -> None:
+    """Refuse an output whose replacement would delete what the new one is made of.
+
+    Raises:
+        UsageError: The checkpoint or the old bundle lies in it.
+    """
+    places = {output.absolute(), output.resolve()}
+    for what, path in (("weights", checkpoint), ("bundle", bundle)):
+        above = {*path.absolute().parents, *path.resolve().parents}
+        if places & above:
+            raise UsageError(
+                f"{what} '{path}': it is in the output '{output}', which is replaced",
+                do="write to another place",
+            )
 
 
 def _plan(bundle: Bundle, checkpoint: Path, settings: ReweightSettings) -> _Swap:
@@ -207,7 +232,7 @@ def _rules(bundle: Bundle, part: str, variant: str) -> Derivations:
 
 def _next_version(old: str, wanted: str | None) -> str:
     if wanted is not None:
-        if not _VERSION.fullmatch(wanted):
+        if not is_version(wanted):
             raise UsageError(f"version '{wanted}' is no semantic version", do="write it as 1.0.1")
         if wanted == old:
             raise UsageError(f"version '{wanted}' is that of the old weights", do="give the next one")

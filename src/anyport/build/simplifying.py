@@ -13,7 +13,6 @@ from anyport.graph.initializers import read_initializers
 from anyport.graph.simplifiers import SIMPLIFIERS, simplifiers_named
 from anyport.graph.simplify import SimplifySettings, simplify_graph
 from anyport.graph.storing import read_graph
-from anyport.graph.tooltrial import TrialSettings
 from anyport.verify import CasePlan, account_weights
 
 if TYPE_CHECKING:
@@ -46,15 +45,13 @@ class Known:
 def simplify_settings(words: str) -> SimplifySettings | None:
     """Read ``[build] simplify``; ``None`` leaves the export alone.
 
-    No tool is given the weights: so they keep their names, by which they can be swapped later.
-
     Raises:
         UsageError: There is no such simplifier.
     """
     if words == NO_SIMPLIFIER:
         return None
     tools = tuple(SIMPLIFIERS.values()) if words == EVERY_SIMPLIFIER else simplifiers_named(words.split(","))
-    return SimplifySettings(tools=tools, trial=TrialSettings(hollow_from_bytes=1))
+    return SimplifySettings(tools=tools)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,13 @@ import msgspec
 
 from anyport.build.assets import write_assets
 from anyport.build.card import model_card
-from anyport.build.compressing import Variant, check_compression, compress_model, variant_name
+from anyport.build.compressing import (
+    Variant,
+    check_compression,
+    check_user_files,
+    compress_model,
+    variant_name,
+)
 from anyport.build.fixing import fix_axes, n_left_out
 from anyport.build.parts import ProvenPart, export_and_prove, signature_words
 from anyport.build.proof import proof_of
@@ -99,8 +105,8 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     """
     started_s = time.monotonic()
     _check_report(plan.output, force=plan.settings.force)
-    simplify_settings(plan.description.build.simplify)  # a wrong word is told before the export, not after it
-    check_compression(plan)
+    check_words(plan)  # a wrong word is told before the export, not after it
+    check_user_files(plan)
     with Staging.open(plan.output, force=plan.settings.force) as staging:
         model = load_model(plan, progress)
         write_assets(staging.folder, model.assets)
@@ -128,6 +134,16 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     )
     _write_report(result, time.monotonic() - started_s)
     return result
+
+
+def check_words(plan: BuildPlan) -> None:
+    """Refuse names of tools, methods and metrics that do not exist; nothing of the user's is loaded.
+
+    Raises:
+        UsageError: There is no such thing.
+    """
+    simplify_settings(plan.description.build.simplify)
+    check_compression(plan)
 
 
 def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:

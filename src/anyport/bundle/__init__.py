@@ -26,6 +26,7 @@ from anyport.bundle.manifest import (
     VariantEntry,
     decode_manifest,
     encode_manifest,
+    is_version,
 )
 from anyport.bundle.proof import (
     Proof,
@@ -76,6 +77,7 @@ __all__ = [
     "decode_manifest",
     "dtype_code",
     "encode_manifest",
+    "is_version",
     "open_arrays",
     "open_bundle",
     "pack",

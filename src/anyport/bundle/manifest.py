@@ -21,7 +21,11 @@ MAX_MANIFEST_BYTES: Final = 16 << 20
 MAX_SEAL_BYTES: Final = 100
 EXACT_PROOF_NAMES: Final = frozenset({"arrays", "cases"})
 
-_VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+_NUMBER: Final = r"(?:0|[1-9][0-9]*)"
+_BEFORE: Final = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+_VERSION: Final = re.compile(  # https://semver.org, 2.0.0
+    rf"{_NUMBER}(?:\.{_NUMBER}){{2}}(?:-{_BEFORE}(?:\.{_BEFORE})*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
+)
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Notation = Annotated[str, msgspec.Meta(max_length=1000)]
 _Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
@@ -281,10 +285,19 @@ def _check_format(tree: object, where: str | None) -> None:
         )
 
 
+def is_version(text: str) -> bool:
+    """Say whether a text is a semantic version.
+
+    >>> is_version("1.0.0-rc.1+cpu"), is_version("01.2.3"), is_version("1.0")
+    (True, False, False)
+    """
+    return _VERSION.fullmatch(text) is not None
+
+
 def _check_model(manifest: Manifest, where: str | None) -> None:
     if not manifest.model.name:
         raise BundleError(f"{MANIFEST_NAME}: the model has no name", where=where)
-    if not _VERSION.fullmatch(manifest.model.version):
+    if not is_version(manifest.model.version):
         raise BundleError(
             f"{MANIFEST_NAME}: {shown(manifest.model.version)} is no semantic version",
             where=where,

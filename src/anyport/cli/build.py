@@ -24,11 +24,12 @@ def command(target: str, as_json: bool, dry_run: bool, **chosen: Any) -> int:  #
     Exit code 1: the verdict is no pass, or a variant that was asked for did not pass its gates.
     """
     plan = plan_from(target, chosen)
+    from anyport.build import build, check_words
+
+    check_words(plan)
     if dry_run:
         show_json({"plan": str(plan).splitlines()}) if as_json else click.echo(plan)
         return 0
-    from anyport.build import build
-
     result = build(plan, step_printer(as_json=as_json))
     if as_json:
         show_json(result.to_json())

@@ -26,6 +26,19 @@ _OPTIONS: Final = {
     "memory_limit_bytes": "--memory-limit",
     "provider": "--provider",
 }
+_FOREIGN: Final = {  # of a comparison, which the list does not do anew
+    "inputs": "--input",
+    "dims": "--dim",
+    "arguments": "--argument",
+    "max_cases": "--max-cases",
+    "max_case_bytes": "--max-case-bytes",
+    "seed": "--seed",
+    "rtol": "--rtol",
+    "atol": "--atol",
+    "mse": "--mse",
+    "l2": "--l2",
+    "allow": "--allow",
+}
 
 
 def checklist_options(function: _F) -> _F:
@@ -72,6 +85,12 @@ def show_checklist(target: Path, chosen: dict[str, Any], *, as_json: bool) -> in
         raise UsageError(
             "--checklist is of a whole bundle", do=f"anyport verify {target.with_suffix('.port')} --checklist"
         )
+    for name, option in _FOREIGN.items():
+        if chosen[name] not in {None, ()}:
+            raise UsageError(
+                f"{option} does not apply to --checklist: the list replays the proof as it was recorded",
+                do=f"leave {option} out",
+            )
     from anyport.bundle import open_bundle
     from anyport.report import release_checklist
 
@@ -89,7 +108,12 @@ def _settings(chosen: dict[str, Any], *, as_json: bool) -> CheckSettings:
     from anyport.report import CheckSettings
     from anyport.runtime import SessionOptions
 
-    session = SessionOptions(chosen["provider"] or "cpu", chosen["threads"], chosen["memory_limit_bytes"])
+    session = SessionOptions(
+        provider=chosen["provider"] or "cpu",
+        n_threads=chosen["threads"],
+        memory_limit_bytes=chosen["memory_limit_bytes"],
+        libraries=tuple(chosen["libraries"]),
+    )
     given = {"n_runs": chosen["runs"], "soak_s": chosen["soak_seconds"], "variant": chosen["variant"]}
     words = {name: value for name, value in given.items() if value is not None}
     return CheckSettings(session=session, progress=step_printer(as_json=as_json), **words)

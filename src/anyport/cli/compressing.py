@@ -91,7 +91,9 @@ def request_of(words: CompressWords) -> CompressRequest:
         UsageError: There is nothing to judge by, or a word is not understood.
     """
     from anyport.compress.compressing import CompressRequest
-    from anyport.compress.samples import samples_from, split
+    from anyport.compress.gates import read_facts
+    from anyport.compress.methods import candidates
+    from anyport.compress.samples import divide, samples_from
     from anyport.tensors import Signature
 
     given = _given(words)
@@ -99,7 +101,8 @@ def request_of(words: CompressWords) -> CompressRequest:
     part = equality.part
     signature = Signature(part.inputs, part.outputs, part.dims)
     samples = samples_from(given.samples, signature, given.samples_folder, given.settings)
-    calibration, judging = split(samples)
+    methods = candidates(words.method, read_facts(words.model).operators)
+    calibration, judging = divide(samples, signature, methods)
     check = _check(words, given, signature, judging)
     return CompressRequest(words.method, equality, check, calibration, words.prefer or "speed")
 
@@ -150,8 +153,11 @@ def _given(words: CompressWords) -> _Given:
 
 
 def _settings(words: CompressWords, written: Mapping[str, Any]) -> dict[str, Any]:
+    from anyport.compress.samples import check_words
     from anyport.tensors import pairs
 
+    if words.against is None:  # a project's task may have settings that pictures have not
+        check_words(pairs(words.settings, "--set"))
     return dict(written) | {name: _value(text) for name, text in pairs(words.settings, "--set").items()}
 
 

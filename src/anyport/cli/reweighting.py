@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from anyport.cli.describing import require_build, source_date_epoch
-from anyport.errors import require
+from anyport.errors import UsageError, require
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,8 +35,16 @@ def settings_of(words: ReweightWords) -> ReweightSettings:
     """Read how it is done; what is absent keeps its default.
 
     Raises:
+        UsageError: It says how to prove, and not against what.
         MissingExtraError: The packages for .onnx files, or with ``--against`` PyTorch, are not installed.
     """
+    proving = {"--library": words.libraries or None, "--seed": words.seed, "--max-cases": words.max_cases}
+    idle = [option for option, value in proving.items() if value is not None]
+    if words.against is None and idle:
+        raise UsageError(
+            f"{idle[0]} says how to prove the new weights, and nothing proves them",
+            do="give --against SOURCE, or leave it out",
+        )
     for package in ("onnx", "onnx_ir"):
         require(package, extra="optimize", step="swapping weights")
     if words.against is not None:

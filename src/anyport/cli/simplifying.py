@@ -44,12 +44,14 @@ def checked(words: SimplifyWords) -> SimplifyWords:
     Raises:
         InputError: There is no such file.
         MissingExtraError: The packages for .onnx files are not installed.
-        UsageError: The output is the input.
+        UsageError: The output is the input, or no .onnx file.
     """
     for package in ("onnx", "onnx_ir"):
         require(package, extra="optimize", step="simplifying")
     if not words.model.is_file():
         raise InputError(f"there is no file {words.model}")
+    if words.out.suffix != ".onnx":
+        raise UsageError(f"'{words.out}' must end in .onnx", do=f"write {words.out.stem}.onnx")
     if words.out.exists() and words.out.samefile(words.model):
         raise UsageError(f"'{words.out}' is the model itself", do="give the output another name")
     if words.against is not None:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from anyport.compress.methods import MinMax
 from anyport.compress.ranges import N_BINS, Histogram, Range, chosen_range
+from anyport.compress.samples import number_of
 from anyport.errors import CompressError
 from anyport.graph.rewriting import load_graph
 from anyport.graph.storing import write_model
@@ -97,10 +98,12 @@ def _extremes(calibration: Calibration, names: Sequence[str]) -> tuple[dict[str,
     """Return the extremes of each value over all samples, and its most bytes in one of them."""
     found: dict[str, Range] = {}
     sizes: dict[str, int] = {}
-    for answers in _runs(calibration, _reducing_probe(calibration.graph, names)):
+    for number, answers in enumerate(_runs(calibration, _reducing_probe(calibration.graph, names))):
         for place, name in enumerate(names):
-            low, high, size = (answers[f"{word}.{place}"] for word in ("low", "high", "size"))
-            seen = _finite(name, Range(float(low), float(high)))
+            low, high, odd, size = (answers[f"{word}.{place}"] for word in ("low", "high", "odd", "size"))
+            seen = Range(float(low), float(high))
+            if not np.isfinite([low, high, odd]).all():
+                raise _not_finite(calibration, number, f"activation '{name}'", seen)
             found[name] = seen.joined(found[name]) if name in found else seen
             sizes[name] = max(sizes.get(name, 0), int(size) * np.dtype(np.float32).itemsize)
     if not found:
@@ -111,13 +114,14 @@ def _extremes(calibration: Calibration, names: Sequence[str]) -> tuple[dict[str,
     return found, sizes
 
 
-def _finite(name: str, found: Range) -> Range:
-    if not np.isfinite([found.low, found.high]).all():
-        raise CompressError(
-            f"activation '{name}' is not finite for a sample: from {found.low} to {found.high}",
-            do="leave out the samples that the model has no answer to",
-        )
-    return found
+def _not_finite(calibration: Calibration, place: int, what: str, seen: Range | None = None) -> CompressError:
+    is_hidden = seen is None or bool(np.isfinite([seen.low, seen.high]).all())
+    said = "it holds NaN" if seen is None or is_hidden else f"from {seen.low} to {seen.high}"
+    number = number_of(calibration.samples, place)
+    return CompressError(
+        f"{what} is not finite in sample {number} of '{calibration.samples.name}': {said}",
+        do="leave out the samples that the model has no answer to",
+    )
 
 
 def _histograms(
@@ -140,7 +144,8 @@ def _runs(calibration: Calibration, probe: ir.Model) -> Iterator[dict[str, np.nd
     try:
         session = open_session(path, SessionOptions(optimization=_LEVEL))
         try:
-            for feeds in calibration.samples:
+            for place, feeds in enumerate(calibration.samples):
+                _check_feeds(calibration, place, feeds)
                 yield session.run(feeds)
         finally:
             session.close()
@@ -148,16 +153,29 @@ def _runs(calibration: Calibration, probe: ir.Model) -> Iterator[dict[str, np.nd
         path.unlink(missing_ok=True)
 
 
+def _check_feeds(calibration: Calibration, place: int, feeds: Mapping[str, np.ndarray]) -> None:
+    for name, array in feeds.items():
+        # infinity may be a mask; where it counts, the probe sees it
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise _not_finite(calibration, place, f"input '{name}'")
+
+
 def _reducing_probe(graph: Path, names: Sequence[str]) -> ir.Model:
-    """Return the graph with the least and largest element and the size of each value as its outputs."""
+    """Return the graph with the least and largest element and the size of each value as its outputs.
+
+    ``ReduceMin`` and ``ReduceMax`` pass over a NaN at most places; the sum of ``value - value`` never does.
+    """
     model = load_graph(graph)
     values = _values(model)
     outputs = []
     for place, name in enumerate(names):
+        zeros = ir.Value(name=f"zeros.{place}", type=ir.TensorType(ir.DataType.FLOAT))
+        model.graph.append(ir.node("Sub", [values[name], values[name]], outputs=[zeros]))
         for word, operator, kind in _REDUCTIONS:
             words = {"keepdims": 0} if operator != "Size" else None
             made = ir.Value(name=f"{word}.{place}", type=ir.TensorType(kind), shape=ir.Shape([]))
-            model.graph.append(ir.node(operator, [values[name]], words, outputs=[made]))
+            source = zeros if word == "odd" else values[name]
+            model.graph.append(ir.node(operator, [source], words, outputs=[made]))
             outputs.append(made)
     return _with_outputs(model, outputs)
 
@@ -165,6 +183,7 @@ def _reducing_probe(graph: Path, names: Sequence[str]) -> ir.Model:
 _REDUCTIONS: Final = (
     ("low", "ReduceMin", ir.DataType.FLOAT),
     ("high", "ReduceMax", ir.DataType.FLOAT),
+    ("odd", "ReduceSum", ir.DataType.FLOAT),
     ("size", "Size", ir.DataType.INT64),
 )
 

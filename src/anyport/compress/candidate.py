@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from anyport.compress.compression import Trial
 from anyport.errors import CompressError
@@ -48,6 +48,26 @@ class Candidate:
         return self.method.text
 
 
+@dataclass(frozen=True, slots=True)
+class Unmade:
+    """A method that could not make anything of the graph.
+
+    Attributes:
+        method: Who should have.
+        error: Why it could not.
+    """
+
+    method: Method
+    error: CompressError
+    ratio: ClassVar[float] = 0.0
+    status: ClassVar[TrialStatus] = "failed"
+
+    @property
+    def text(self) -> str:
+        """The method's notation."""
+        return self.method.text
+
+
 def best_of(tried: Sequence[Candidate]) -> Candidate | None:
     """Return the one with the best answers among those that were judged: they tie in speed, or in size."""
     passed = [(one, one.evaluation) for one in tried if one.error is None and one.evaluation is not None]
@@ -56,7 +76,7 @@ def best_of(tried: Sequence[Candidate]) -> Candidate | None:
     return min(passed, key=lambda pair: pair[1].deciding.used)[0]
 
 
-def refusal(tried: Sequence[Candidate]) -> CompressError:
+def refusal(tried: Sequence[Candidate | Unmade]) -> CompressError:
     """Return the error of the candidate that got furthest, with a line for each of the others."""
     stopped = [(one, one.error) for one in tried if one.error is not None]
     if not stopped:
@@ -67,8 +87,10 @@ def refusal(tried: Sequence[Candidate]) -> CompressError:
     return CompressError(error.what, where=where or None, do=error.do)
 
 
-def final_trial(one: Candidate, winner: Candidate) -> Trial:
+def final_trial(one: Candidate | Unmade, winner: Candidate) -> Trial:
     """Return what came of a candidate, and why it was not kept."""
+    if isinstance(one, Unmade):
+        return Trial(one.text, one.status, reason=one.error.what)
     status = "kept" if one is winner else one.status
     reason = "" if one.error is None else one.error.what
     if one is not winner and one.error is None:

@@ -7,27 +7,28 @@ fastest proven fp32 of the same race, and its answers are judged by the caller's
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from anyport.bundle import staged_files
-from anyport.compress.candidate import Candidate, best_of, final_trial, refusal
+from anyport.compress.candidate import Candidate, Unmade, best_of, final_trial, refusal
 from anyport.compress.compression import Compression
 from anyport.compress.gates import check_did_something, check_faster, check_metric, is_faster, read_facts
 from anyport.compress.methods import Int8Static, candidates
 from anyport.compress.quantizing import Quantized, find_ranges, quantize
 from anyport.compress.racing import LEVEL, Rival, RivalrySettings, race_rivals
-from anyport.errors import CompressError, SessionError
+from anyport.errors import CompressError, ExportError, SessionError, SourceError
 from anyport.graph.fastest import LEVELS, TIE, RaceSettings
-from anyport.graph.storing import weights_name
+from anyport.graph.storing import staged_graph, weights_name
 from anyport.runtime import Session, SessionOptions, open_session
 from anyport.verify.agreement import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from anyport.compress.compression import Trial
     from anyport.compress.methods import Method, Ranges
     from anyport.compress.racing import Race
     from anyport.compress.ranges import Range
@@ -98,7 +99,7 @@ def compress_graph(
 
     Raises:
         CompressError: No candidate passes the gates; nothing is written then. It speaks of the one that got
-            furthest, and lists the others.
+            furthest, and lists the others. What goes wrong with one candidate costs no other one.
         UsageError: The notation is not understood, or the method needs samples.
         SessionError: The original cannot be opened or run.
     """
@@ -129,8 +130,7 @@ def compress_file(
         UsageError: The output exists.
     """
     graph, output = files
-    names = (output, output.with_name(weights_name(output)))
-    with staged_files(names, force=force) as staged:
+    with staged_graph(graph, output, force=force) as staged:
         return compress_graph(graph, staged / output.name, request, progress)
 
 
@@ -140,7 +140,7 @@ class _Work:
         self._request = request
         self._progress = progress
         self._original = read_facts(graph)
-        self._ranges: dict[Ranges, dict[str, Range]] = {}
+        self._ranges: dict[Ranges, dict[str, Range] | CompressError] = {}
 
     def _say(self, method: str, line: str) -> None:
         if self._progress is not None:
@@ -148,8 +148,12 @@ class _Work:
 
     def compressed(self, folder: Path, name: str) -> Compression:
         """Make, race and judge; return what came of it."""
-        made = [self._made(method, folder, name) for method in self._methods()]
+        attempts = [self._attempt(method, folder, name) for method in self._methods()]
+        made = [one for one in attempts if isinstance(one, Candidate)]
+        unmade = [one for one in attempts if isinstance(one, Unmade)]
         rivals = [Rival(one.text, one.quantized.path, one.facts.n_nodes) for one in made if one.error is None]
+        if not rivals:
+            raise refusal(attempts)
         request = self._request
         found = race_rivals(
             self._graph,
@@ -161,8 +165,14 @@ class _Work:
         tried = list(self._judged(timed))
         winner = best_of(tried)
         if winner is None or winner.evaluation is None:
-            raise refusal(tried)
-        calibration = request.calibration
+            raise refusal([*tried, *unmade])
+        trials = [final_trial(one, winner) for one in tried] + [final_trial(one, winner) for one in unmade]
+        return self._kept(winner, winner.evaluation, found.baseline, tuple(trials))
+
+    def _kept(
+        self, winner: Candidate, evaluation: Evaluation, baseline: Optimization, trials: tuple[Trial, ...]
+    ) -> Compression:
+        calibration = self._request.calibration
         is_static = isinstance(winner.method, Int8Static) and calibration is not None
         return Compression(
             kept=winner.text,
@@ -170,12 +180,12 @@ class _Work:
             size_before_bytes=self._original.size_bytes,
             size_bytes=winner.facts.size_bytes,
             ratio=winner.ratio,
-            baseline=found.baseline,
+            baseline=baseline,
             is_faster=is_faster(winner.ratio),
-            evaluation=winner.evaluation,
+            evaluation=evaluation,
             operators=winner.facts.operators,
             kept_float=winner.quantized.kept_float,
-            trials=tuple(final_trial(one, winner) for one in tried),
+            trials=trials,
             calibrated_on=calibration.name if is_static and calibration is not None else "",
         )
 
@@ -187,6 +197,15 @@ class _Work:
             return found
         self._say("int8-static", "left out, it needs samples: --calibrate")
         return free
+
+    def _attempt(self, method: Method, folder: Path, name: str) -> Candidate | Unmade:
+        """Make a candidate; one that cannot be made costs no other one."""
+        try:
+            return self._made(method, folder, name)
+        except (CompressError, ExportError, SessionError) as err:
+            self._say(method.text, f"cannot be made: {err.what}")
+            what = f"{method.text} cannot be made: {err.what}"
+            return Unmade(method, CompressError(what, where=self._graph.name, do=err.do))
 
     def _made(self, method: Method, folder: Path, name: str) -> Candidate:
         """Make a candidate and put it through the first gate."""
@@ -206,9 +225,17 @@ class _Work:
         if not isinstance(method, Int8Static):
             return None
         if method.ranges not in self._ranges:
-            found = find_ranges(self._graph, method, self._request.calibration, folder, self._progress)
-            self._ranges[method.ranges] = found
-        return self._ranges[method.ranges]
+            self._ranges[method.ranges] = self._found_ranges(method, folder)
+        found = self._ranges[method.ranges]
+        if isinstance(found, CompressError):
+            raise found
+        return found
+
+    def _found_ranges(self, method: Int8Static, folder: Path) -> dict[str, Range] | CompressError:
+        try:
+            return find_ranges(self._graph, method, self._request.calibration, folder, self._progress)
+        except CompressError as err:  # samples that give no ranges give none to the other flavours
+            return err
 
     def _timed(self, one: Candidate, found: Race) -> Candidate:
         """Note the ratio of a candidate, and put it through the second gate."""
@@ -216,8 +243,7 @@ class _Work:
             return one
         ratio = found.ratios[one.text]
         if isinstance(ratio, SessionError):
-            error = CompressError(f"{one.text} cannot be used: {ratio.what}", where=ratio.where)
-            return replace(one, status="failed", error=error)
+            return replace(one, status="failed", error=self._unusable(one, "used", ratio))
         timed = replace(one, ratio=ratio)
         try:
             check_faster(one.text, ratio, found.baseline)
@@ -239,11 +265,14 @@ class _Work:
             yield judged
 
     def _judge(self, one: Candidate) -> Candidate:
-        session = open_session(one.quantized.path, SessionOptions(optimization=LEVEL))
         try:
-            evaluation = self._request.check(session)
-        finally:
-            session.close()
+            with closing(open_session(one.quantized.path, SessionOptions(optimization=LEVEL))) as session:
+                evaluation = self._request.check(session)
+        except SourceError as err:  # the metric had a number for the original
+            self._say(one.text, f"cannot be judged: {err.what}")
+            return replace(one, status="worse", error=self._unusable(one, "judged", err))
+        except SessionError as err:
+            return replace(one, status="failed", error=self._unusable(one, "used", err))
         self._say(one.text, f"{one.ratio:.2f}x the speed of fp32, {evaluation.line()}")
         judged = replace(one, evaluation=evaluation)
         try:
@@ -251,6 +280,13 @@ class _Work:
         except CompressError as err:
             return replace(judged, status="worse", error=err)
         return judged
+
+    def _unusable(self, one: Candidate, verb: str, err: SessionError | SourceError) -> CompressError:
+        """Return why a candidate is out, without the folder in which it was made: that is gone by then."""
+        path = one.quantized.path
+        what = err.what.replace(str(path), path.name)
+        where = err.where if isinstance(err, SourceError) else self._graph.name
+        return CompressError(f"{one.text} cannot be {verb}: {what}", where=where, do=err.do)
 
     def _rank(self, one: Candidate) -> tuple[float, float]:
         return (one.facts.size_bytes if self._request.prefer == "size" else 0, -one.ratio)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anyport.verify.agreement import Evaluation
 
 _HEAD: Final = ("method", "status", "nodes", "size", "ratio", "metric", "reason")
-TrialStatus = Literal["behind", "failed", "kept", "nothing", "skipped", "slower", "worse"]
+TrialStatus = Literal["behind", "failed", "kept", "nothing", "slower", "worse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Trial:
         method: Its notation.
         status: ``kept``; ``behind`` (it passed, another one is better); ``nothing`` (the first gate: it did
             nothing); ``slower`` (the second: not faster than fp32); ``worse`` (the third: the metric does not
-            hold); ``failed`` (it could not be made or opened); ``skipped`` (it needs samples).
+            hold, or cannot be judged); ``failed`` (it could not be made or opened).
         n_nodes: Of what it wrote.
         size_bytes: Of what it wrote, with its weights.
         ratio: How many times faster than the fastest proven fp32 of the same race.

@@ -25,26 +25,36 @@ def quantize_tables(rewrite: Rewrite) -> None:
     ``Gather(table, ids)`` becomes ``Cast(Gather(numbers, ids)) * Gather(scales, ids)``: operators that every
     runtime has, and only the rows that are read are ever float.
     """
-    for node in [node for node in rewrite.graph if node.op_type == "Gather" and not node.domain]:
+    found = tables(rewrite)
+    for node, obstacle in found.items():
+        reason = obstacle or rewrite.tie(node.inputs[0], [one for one, why in found.items() if not why])
         table = rewrite.weight(node.inputs[0])
-        if table is None or len(node.inputs) != 2:  # noqa: PLR2004 -- what is gathered, and where
-            continue  # no table: indices into something that is computed
-        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
-        if len(table.shape) != _TABLE_AXES or axis != 0:
-            rewrite.keep(node, f"it reads along axis {axis} of {len(table.shape)}")
-        elif is_small(table):
-            rewrite.keep(node, "its table is smaller than 1 KiB")
+        if reason or table is None:
+            rewrite.keep(node, reason)
         else:
             _quantize_table(rewrite, node, table)
 
 
+def tables(rewrite: Rewrite) -> dict[ir.Node, str]:
+    """Return each ``Gather`` of a float weight, and why that stays float; empty if nothing is in the way."""
+    found = {}
+    for node in [node for node in rewrite.graph if node.op_type == "Gather" and not node.domain]:
+        table = rewrite.weight(node.inputs[0])
+        if table is not None:  # others have no table: indices into something that is computed
+            found[node] = _obstacle(node, table)
+    return found
+
+
+def _obstacle(node: ir.Node, table: ir.TensorProtocol) -> str:
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    if len(table.shape) != _TABLE_AXES or axis != 0:
+        return f"it reads along axis {axis} of {len(table.shape)}"
+    return "its table is smaller than 1 KiB" if is_small(table) else ""
+
+
 def _quantize_table(rewrite: Rewrite, node: ir.Node, table: ir.TensorProtocol) -> None:
     name, ids = str(node.inputs[0].name), node.inputs[1]  # type: ignore[union-attr]
-    scales = weight_scales(table.numpy(), 0, _FORM)
-    make = partial(_rows, table, scales)
-    shape = tuple(int(n) for n in table.shape.numpy())
-    numbers = rewrite.late(f"{name}_quantized", (ir.DataType.INT8, shape), make)
-    column = rewrite.constant(f"{name}_scale", scales.reshape(-1, 1))
+    numbers, column = rewrite.once(("table", name), partial(_stored, rewrite, name, table))
     out = str(node.outputs[0].name)
     rows = rewrite.insert(node, rewrite.node("Gather", [numbers, ids], [f"{out}_quantized"], {"axis": 0}))
     floats = rewrite.insert(
@@ -52,7 +62,15 @@ def _quantize_table(rewrite: Rewrite, node: ir.Node, table: ir.TensorProtocol) -
     )
     factors = rewrite.insert(node, rewrite.node("Gather", [column, ids], [f"{out}_scale"], {"axis": 0}))
     rewrite.replace(node, rewrite.insert(node, rewrite.node("Mul", [floats, factors], [f"{out}_float"])))
-    rewrite.n_changed += 1
+
+
+def _stored(rewrite: Rewrite, name: str, table: ir.TensorProtocol) -> tuple[ir.Value, ir.Value]:
+    """Store a table; return its numbers, int8[rows, columns], and its scales, float32[rows, 1]."""
+    scales = weight_scales(table.numpy(), 0, _FORM)
+    shape = tuple(int(n) for n in table.shape.numpy())
+    make = partial(_rows, table, scales)
+    numbers = rewrite.late(f"{name}_quantized", (ir.DataType.INT8, shape), make)
+    return numbers, rewrite.constant(f"{name}_scale", scales.reshape(-1, 1))
 
 
 def _rows(table: ir.TensorProtocol, scales: np.ndarray) -> np.ndarray:

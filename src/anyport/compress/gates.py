@@ -15,6 +15,7 @@ from anyport.graph.rewriting import load_graph
 from anyport.graph.storing import count_operators
 from anyport.runtime.onnxfile import weights_size
 from anyport.verify.agreement import what_helps
+from anyport.verify.verdict import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,6 +106,6 @@ def check_metric(method: str, evaluation: Evaluation) -> None:
     """
     if evaluation.passed:
         return
-    raise CompressError(
-        f"{method} does not hold the metric: {evaluation.deciding.line}", do=what_helps(evaluation.deciding)
-    )
+    is_unknown = evaluation.status is Status.INCONCLUSIVE
+    said = "cannot be judged" if is_unknown else "does not hold the metric"
+    raise CompressError(f"{method} {said}: {evaluation.deciding.line}", do=what_helps(evaluation.deciding))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import onnx_ir as ir
 
-from anyport.compress.embeddings import quantize_tables
+from anyport.compress.embeddings import quantize_tables, tables
 from anyport.compress.rewrite import HEAVY, is_small
 from anyport.compress.weights import quantized, weight_form, weight_scales
 
@@ -53,17 +53,24 @@ def rewrite_dynamic(rewrite: Rewrite, method: Int8Dynamic) -> None:
     """Quantize every product with a weight, and the tables."""
     form = weight_form(method)
     seen: dict[ir.Value, tuple[ir.Value, ...]] = {}
-    for node in [node for node in rewrite.graph if node.op_type in HEAVY and not node.domain]:
-        if node.op_type in _REASONS:
-            rewrite.keep(node, _REASONS[node.op_type])
-        elif node.op_type != "Gather":
-            found = _product(rewrite, node)
-            if isinstance(found, str):
-                rewrite.keep(node, found)
-            else:
-                _quantize(rewrite, node, found, form, seen)
+    for node, found in _plan(rewrite, method).items():
+        if isinstance(found, str):
+            rewrite.keep(node, found)
+        else:
+            _quantize(rewrite, node, found, form, seen)
     if method.embeddings:
         quantize_tables(rewrite)
+
+
+def _plan(rewrite: Rewrite, method: Int8Dynamic) -> dict[ir.Node, _Product | str]:
+    """Return what each heavy node multiplies, or why it stays float; ``Gather`` aside."""
+    heavy = [node for node in rewrite.graph if node.op_type in HEAVY - {"Gather"} and not node.domain]
+    found = {node: _REASONS.get(node.op_type) or _product(rewrite, node) for node in heavy}
+    able = {node for node, one in found.items() if isinstance(one, _Product)}
+    if method.embeddings:
+        able |= {node for node, reason in tables(rewrite).items() if not reason}
+    tied = {node: rewrite.tie(node.inputs[1], able) for node in heavy if node in able}
+    return {node: tied.get(node) or one for node, one in found.items()}
 
 
 def _product(rewrite: Rewrite, node: ir.Node) -> _Product | str:
@@ -94,7 +101,9 @@ def _quantize(
     if found.activation not in seen:
         seen[found.activation] = _quantized_activation(rewrite, node, found.activation)
     numbers, scale, zero = seen[found.activation]
-    weight, weight_scale, weight_zero = _quantized_weight(rewrite, found, form)
+    key = ("matrix", str(found.weight.name), found.transposed)
+    stored = rewrite.once(key, partial(_quantized_weight, rewrite, found, form))
+    weight, weight_scale, weight_zero = stored
     out = str(node.outputs[0].name)
     product = rewrite.node("MatMulInteger", [numbers, weight, zero, weight_zero], [f"{out}_integers"])
     whole = rewrite.insert(node, product)
@@ -106,7 +115,6 @@ def _quantize(
     if found.bias is not None:
         last = rewrite.insert(node, rewrite.node("Add", [last, found.bias], [f"{out}_sum"]))
     rewrite.replace(node, last)
-    rewrite.n_changed += 1
 
 
 def _quantized_activation(rewrite: Rewrite, node: ir.Node, activation: ir.Value) -> tuple[ir.Value, ...]:

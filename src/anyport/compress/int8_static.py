@@ -74,8 +74,7 @@ def rewrite_static(rewrite: Rewrite, method: Int8Static, ranges: Mapping[str, Ra
             work.pair(value)
         if node.op_type not in {"Gemm", "MatMul"}:
             work.pair(work.plan.ends[node])
-    for node in work.plan.weighted:
-        work.quantize_weight(node)
+    work.quantize_weights()
     work.reconnect()
     quantize_tables(rewrite)
 
@@ -130,48 +129,84 @@ class _Work:
                 if node not in self._quantizers and (value in results or node in int8):
                     node.replace_input_with(place, quantized_value)
 
-    def quantize_weight(self, node: ir.Node) -> None:
-        """Store the weight of a node as integers, and its bias in steps of both scales."""
-        value, rewrite = node.inputs[1], self._rewrite
-        tensor = rewrite.weight(value)
-        if tensor is None or value is None:
-            return
-        is_transposed = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
-        axis = 0 if node.op_type == "Conv" or is_transposed else 1
-        bias = node.inputs[_BIAS] if len(node.inputs) > _BIAS else None
-        scales = weight_scales(tensor.numpy(), axis, self._form)
-        in_scale = self.step(activations(node)[0]).scale
-        if bias is not None and bias.const_value is not None:
-            # a bias is a whole number of steps: a channel of tiny weights gets larger ones
-            least = np.abs(bias.const_value.numpy()).astype(np.float64) / (float(in_scale) * _MAX_BIAS)
-            scales = np.maximum(scales, least if scales.ndim else least.max()).astype(np.float32)
+    def quantize_weights(self) -> None:
+        """Store the weights as integers, each once, and every bias in steps of both scales."""
+        readers: dict[tuple[str, int], list[ir.Node]] = {}
+        for node in self.plan.weighted:
+            readers.setdefault((str(node.inputs[1].name), _axis(node)), []).append(node)  # type: ignore[union-attr]
+        for (name, axis), nodes in readers.items():
+            tensor = self._rewrite.weight(nodes[0].inputs[1])
+            if tensor is None:
+                continue
+            scales = weight_scales(tensor.numpy(), axis, self._form)
+            for node in nodes:
+                scales = self._fitting_bias(node, scales)
+            key = ("weight", name, axis)
+            stored = self._rewrite.once(key, partial(self._stored, tensor, (name, axis), scales))
+            for node in nodes:
+                self._quantize_bias(node, scales)
+                node.replace_input_with(1, self._dequantized(node, name, stored, axis))
+
+    def _fitting_bias(self, node: ir.Node, scales: np.ndarray) -> np.ndarray:
+        """A bias is a whole number of steps: a channel of tiny weights gets larger ones."""
+        bias = _bias(node)
+        if bias is None:
+            return scales
+        least = np.abs(_row(node, bias)).astype(np.float64) / (self._in_scale(node) * _MAX_BIAS)
+        fitting: np.ndarray = np.maximum(scales, least if scales.ndim else least.max()).astype(np.float32)
+        return fitting
+
+    def _in_scale(self, node: ir.Node) -> float:
+        return float(self.step(activations(node)[0]).scale)
+
+    def _stored(
+        self, tensor: ir.TensorProtocol, place: tuple[str, int], scales: np.ndarray
+    ) -> tuple[ir.Value, ...]:
+        name, axis = place
         make = partial(_numbers, tensor, scales, axis, self._form)
         shape = tuple(int(n) for n in tensor.shape.numpy())
-        numbers = rewrite.late(f"{value.name}_quantized", (self._form.dtype, shape), make)
+        numbers = self._rewrite.late(f"{name}_quantized", (self._form.dtype, shape), make)
         zeros = np.full(scales.shape, self._form.offset, self._form.dtype.numpy())
-        node.replace_input_with(1, self._dequantized(node, numbers, (scales, zeros), axis))
-        if bias is not None:
-            self._quantize_bias(node, bias, scales, in_scale)
-        rewrite.n_changed += 1
+        return (numbers, *self._constants(name, scales, zeros))
 
-    def _quantize_bias(self, node: ir.Node, bias: ir.Value, scales: np.ndarray, in_scale: np.float32) -> None:
-        if bias.const_value is None:
+    def _quantize_bias(self, node: ir.Node, scales: np.ndarray) -> None:
+        bias = _bias(node)
+        if bias is None:
             return
-        steps = (scales * in_scale).astype(np.float32)
-        numbers = np.rint(bias.const_value.numpy().astype(np.float64) / steps).astype(np.int32)
-        stored = self._rewrite.constant(f"{bias.name}_quantized", numbers)
-        zeros = np.zeros(steps.shape, np.int32)
-        node.replace_input_with(_BIAS, self._dequantized(node, stored, (steps, zeros), 0))
+        name = str(node.inputs[_BIAS].name)  # type: ignore[union-attr]
+        steps = (scales * np.float32(self._in_scale(node))).astype(np.float32)
+        numbers = np.rint(_row(node, bias).astype(np.float64) / steps).astype(np.int32)
+        stored = self._rewrite.constant(f"{name}_quantized", numbers)
+        constants = self._constants(name, steps, np.zeros(steps.shape, np.int32))
+        node.replace_input_with(_BIAS, self._dequantized(node, name, (stored, *constants), 0))
 
-    def _dequantized(
-        self, node: ir.Node, numbers: ir.Value, form: tuple[np.ndarray, np.ndarray], axis: int
-    ) -> ir.Value:
-        rewrite, name = self._rewrite, str(numbers.name).removesuffix("_quantized")
-        scale = rewrite.constant(f"{name}_scale", form[0])
-        zero = rewrite.constant(f"{name}_zero_point", form[1])
-        words = {"axis": axis} if form[0].ndim else None
-        made = rewrite.node("DequantizeLinear", [numbers, scale, zero], [f"{name}_dequantized"], words)
-        return rewrite.insert(node, made)
+    def _constants(self, name: str, scales: np.ndarray, zeros: np.ndarray) -> tuple[ir.Value, ir.Value]:
+        rewrite = self._rewrite
+        return rewrite.constant(f"{name}_scale", scales), rewrite.constant(f"{name}_zero_point", zeros)
+
+    def _dequantized(self, node: ir.Node, name: str, stored: tuple[ir.Value, ...], axis: int) -> ir.Value:
+        """Give a reader its own ``DequantizeLinear``: runtimes fuse one that a single node reads."""
+        rank = len(stored[1].shape or ())
+        words = {"axis": axis} if rank else None
+        made = self._rewrite.node("DequantizeLinear", stored, [f"{name}_dequantized"], words)
+        return self._rewrite.insert(node, made)
+
+
+def _axis(node: ir.Node) -> int:
+    """Return the axis of a weight along which the results lie."""
+    is_transposed = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
+    return 0 if node.op_type == "Conv" or is_transposed else 1
+
+
+def _bias(node: ir.Node) -> ir.TensorProtocol | None:
+    bias = node.inputs[_BIAS] if len(node.inputs) > _BIAS else None
+    return None if bias is None else bias.const_value
+
+
+def _row(node: ir.Node, bias: ir.TensorProtocol) -> np.ndarray:
+    """Return a bias with one number for each result; a ``Gemm`` may have it as [1, n], or as a single one."""
+    n_results = node.inputs[1].const_value.shape.numpy()[_axis(node)]  # type: ignore[union-attr]
+    return np.broadcast_to(bias.numpy().reshape(-1), (n_results,))
 
 
 def _numbers(tensor: ir.TensorProtocol, scales: np.ndarray, axis: int, form: WeightForm) -> np.ndarray:

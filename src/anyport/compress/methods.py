@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Final, Literal
 
 from anyport.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 Kind = Literal["s8", "u8"]
 
@@ -173,9 +174,24 @@ def candidates(text: str, operators: Mapping[str, int]) -> tuple[Method, ...]:
     for word in words:
         if word not in _WORDS[family] and not (family == "int8-static" and _PERCENT.fullmatch(word)):
             raise UsageError(f"'{word}' says nothing about {family}{did_you_mean(word, _WORDS[family])}")
+    _check_words(words)
     methods = _for_operators(operators) if family == "int8" else _FAMILIES[family]
     found = [_with_words(method, words) for method in methods if _is_flavour(method, words)]
     return tuple(dict.fromkeys(found))
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse words that contradict each other."""
+    rules = [word for word in words if word in {"entropy", "minmax"} or _PERCENT.fullmatch(word)]
+    flavours = [word for word in words if word in _FLAVOURS]
+    for named, kind in ((flavours, "flavours"), (rules, "rules for a range")):
+        for one, other in combinations(named, 2):
+            raise UsageError(f"'{one}' and '{other}' are two {kind}", do="name one, or none")
+
+
+def needs_samples(methods: Iterable[Method]) -> bool:
+    """Say whether any method has ranges that come from samples."""
+    return any(isinstance(method, Int8Static) for method in methods)
 
 
 def _for_operators(operators: Mapping[str, int]) -> tuple[Method, ...]:
@@ -190,8 +206,6 @@ def _for_operators(operators: Mapping[str, int]) -> tuple[Method, ...]:
 def _is_flavour(method: Method, words: list[str]) -> bool:
     """Say whether a method is one of the flavours that were named; all are if none was."""
     named = [word for word in words if word in _FLAVOURS]
-    if len(named) > 1:
-        raise UsageError(f"'{named[0]}' and '{named[1]}' are two flavours", do="name one, or none")
     if named and isinstance(method, Int8Dynamic | Int8Static):
         # a flavour in full means itself: 7 bits only if that is said, too
         is_named = named[0] in method.text.split(":")

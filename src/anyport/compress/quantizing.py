@@ -125,7 +125,7 @@ def find_ranges(
         progress: Called with ``calibrate`` and a line.
 
     Raises:
-        UsageError: There are no samples.
+        UsageError: There are no samples, or the method needs a newer opset.
         CompressError: The samples give no ranges.
     """
     if samples is None:
@@ -133,6 +133,7 @@ def find_ranges(
             f"{method.text} needs samples to find its ranges",
             do="--calibrate pictures/, --calibrate calibrate.py:samples, or --method int8-dynamic",
         )
+    _check_opset(load_graph(graph), method, graph)
     with TemporaryDirectory(prefix=".calibrate-", dir=folder) as place:
         double = borrow(graph, Path(place))
         names = ranged_values(Rewrite(load_graph(double)))

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from anyport.graph.storing import SMALL_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 HEAVY: Final = frozenset({"Conv", "ConvTranspose", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN"})
 """Operators that hold weights: those of them that stay float are listed with the reason."""
@@ -51,6 +51,7 @@ class Rewrite:
         self.graph = model.graph
         self.kept: list[KeptFloat] = []
         self.n_changed = 0
+        self._stored: dict[tuple[object, ...], tuple[ir.Value, ...]] = {}
         self._names = {str(v.name) for node in model.graph.all_nodes() for v in node.outputs}
         self._names |= set(model.graph.initializers) | {str(v.name) for v in model.graph.inputs}
 
@@ -70,6 +71,29 @@ class Rewrite:
             return None
         tensor = value.const_value
         return tensor if tensor is not None and tensor.dtype == ir.DataType.FLOAT else None
+
+    def once(self, key: tuple[object, ...], make: Callable[[], tuple[ir.Value, ...]]) -> tuple[ir.Value, ...]:
+        """Store a weight in a form, or return what was stored of it in that form before."""
+        if key not in self._stored:
+            self._stored[key] = make()
+            self.n_changed += 1
+        return self._stored[key]
+
+    def tie(self, value: ir.Value | None, readers: Collection[ir.Node]) -> str:
+        """Return why a weight stays float although these nodes could read it in 8 bits; empty if it need not.
+
+        One that is read as float by somebody would be stored twice.
+        """
+        if value is None:
+            return ""
+        others = [
+            node
+            for node, place in value.uses()
+            if node not in readers or place != (0 if node.op_type == "Gather" else 1)
+        ]
+        if value.is_graph_output():
+            return "its weight is an output of the model"
+        return f"a {others[0].op_type} reads the same weight as float" if others else ""
 
     def fresh(self, wanted: str) -> str:
         """Return a name that nothing has yet."""

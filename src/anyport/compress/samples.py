@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
 from anyport.bench.inputs import bench_case, choose_sizes
-from anyport.errors import InputError, UsageError, require
+from anyport.compress.methods import needs_samples
+from anyport.errors import InputError, SourceError, UsageError, did_you_mean, require
 from anyport.task.picture_settings import PictureSettings, fit_picture, pixel_values
 from anyport.task.pictures import read_picture
 from anyport.tensors import check_feeds
 from anyport.verify import MIN_SAMPLES
+from anyport.verify.padding import is_batched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     import numpy as np
 
+    from anyport.compress.methods import Method
     from anyport.tensors import Signature, TensorSpec
 
 RANDOM: Final = "random"
 MAX_EVALUATION: Final = 256
 _N_RANDOM: Final = 128
+_N_CALIBRATION: Final = 64
 _LEAST_CALIBRATION: Final = 8
 _SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _PICTURE_AXES: Final = 4
@@ -75,7 +79,7 @@ class FunctionSamples:
     """What a function yields, checked against the graph; it is called anew for each pass."""
 
     name: str
-    function: Callable[[], Iterable[Mapping[str, np.ndarray]]]
+    function: Callable[[], object]
     signature: Signature
     n_samples: int = 0
 
@@ -84,14 +88,46 @@ class FunctionSamples:
         return self.n_samples
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        """Call the function."""
-        for feeds in self.function():
+        """Call the function.
+
+        Raises:
+            InputError: A sample does not fit the graph, or there are fewer than the first time.
+            SourceError: The function fails, or returns no samples.
+        """
+        number = 0
+        for number, feeds in enumerate(self._given(), start=1):
             if not isinstance(feeds, Mapping):
                 raise InputError(
                     f"'{self.name}' yields a {type(feeds).__name__}", do="yield dicts: input name -> array"
                 )
-            check_feeds(feeds, self.signature.inputs, self.signature.dims)
+            try:
+                check_feeds(feeds, self.signature.inputs, self.signature.dims)
+            except InputError as err:
+                raise InputError(err.what, where=f"sample {number} of '{self.name}'", do=err.do) from err
             yield dict(feeds)
+        if number < self.n_samples:
+            raise InputError(
+                f"'{self.name}' gave {self.n_samples} samples at first, and {number} when called again",
+                do="begin anew at each call: yield the samples in the function itself",
+            )
+
+    def _given(self) -> Iterator[object]:
+        try:
+            found = self.function()
+            if isinstance(found, Iterable):
+                yield from found
+                return
+        except Exception as err:  # the user's own code may raise anything
+            from anyport.source.lines import first_line, user_line_of
+
+            what = f"'{self.name}' fails: {type(err).__name__}: {first_line(err)}"
+            raise SourceError(what, where=user_line_of(err)) from err
+        code = getattr(self.function, "__code__", None)
+        raise SourceError(
+            f"'{self.name}' returns {type(found).__name__} {found!r:.40}, no samples",
+            where=None if code is None else f"{Path(code.co_filename).name}:{code.co_firstlineno}",
+            do="yield dicts: input name -> array",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +191,61 @@ def samples_from(
     return _from_folder(text, signature, folder / text, settings)
 
 
-def split(samples: Samples, n_calibration: int = 64) -> tuple[Samples, Samples]:
+def divide(
+    samples: Samples, signature: Signature, methods: Iterable[Method]
+) -> tuple[Samples | None, Samples]:
+    """Split samples as these methods need it: without ranges to find, all of them judge.
+
+    Raises:
+        InputError: They are too few; that is said before anything is made of them.
+    """
+    calibration, judging = split(samples, _N_CALIBRATION if needs_samples(methods) else 0)
+    if len(judging) >= MIN_SAMPLES or _count(judging, signature) >= MIN_SAMPLES:
+        return (calibration if len(calibration) else None), judging
+    least = MIN_SAMPLES + (_LEAST_CALIBRATION if len(calibration) else 0)
+    n_samples = _count(samples, signature)
+    if n_samples >= least:
+        raise InputError(
+            f"{n_samples} samples of {samples.name} leave {_count(judging, signature)} to judge by, "
+            f"{MIN_SAMPLES} are needed",
+            where=f"they come in {len(samples)} batches",
+            do="give more, or smaller batches",
+        )
+    raise InputError(
+        f"{n_samples} samples of {samples.name} are too few, {least} are needed",
+        where=f"{_LEAST_CALIBRATION} set the ranges, {MIN_SAMPLES} others judge"
+        if len(calibration)
+        else None,
+        do="give more, of the kind that users will send",
+    )
+
+
+def _count(samples: Samples, signature: Signature) -> int:
+    """Return how many samples there are: of a batch, each place is one."""
+    is_batch = all(is_batched(output, signature.inputs) for output in signature.outputs)
+    first = signature.outputs[0].axes[0].text if is_batch else ""
+    batched = [spec.name for spec in signature.inputs if spec.axes and spec.axes[0].text == first]
+    return sum(len(feeds[batched[0]]) if batched else 1 for feeds in samples)
+
+
+def number_of(samples: Samples, place: int) -> int:
+    """Return the number that a sample has, from 1, among all that the user gave."""
+    return sorted(samples.places)[place] + 1 if isinstance(samples, Share) else place + 1
+
+
+def split(samples: Samples, n_calibration: int = _N_CALIBRATION) -> tuple[Samples, Samples]:
     """Divide samples into those that set the ranges and those, others, that judge the result.
 
-    The former are spread evenly, and at most half of all; fewer where that leaves `MIN_SAMPLES` to judge by.
-    Of the latter at most 256 are taken. A single one serves both, and its name says so.
+    The former are spread evenly, and at most half of all; fewer where that leaves `MIN_SAMPLES` to judge by;
+    none if none are asked for. Of the latter at most 256 are taken. A single one serves both, and its name
+    says so.
     """
     n = len(samples)
-    if n < 2:  # noqa: PLR2004 -- one cannot be divided
+    if n < 2 and n_calibration:  # noqa: PLR2004 -- one cannot be divided
         same = Share(f"{samples.name} (the same sample that set the ranges)", samples, frozenset(range(n)))
         return samples, same
     n_first = min(n_calibration, n // 2)
-    if n - n_first < MIN_SAMPLES <= n - _LEAST_CALIBRATION:
+    if n_first and n - n_first < MIN_SAMPLES <= n - _LEAST_CALIBRATION:
         n_first = n - MIN_SAMPLES
     first = frozenset(place * n // n_first for place in range(n_first))
     rest = [place for place in range(n) if place not in first]
@@ -174,8 +253,24 @@ def split(samples: Samples, n_calibration: int = 64) -> tuple[Samples, Samples]:
     second = frozenset(rest[int(i * step)] for i in range(min(len(rest), MAX_EVALUATION)))
     return (
         Share(f"{samples.name} ({n_first} of {n})", samples, first),
-        Share(f"{samples.name} ({len(second)} others of {n})", samples, second),
+        Share(f"{samples.name} ({len(second)} {'others ' if first else ''}of {n})", samples, second),
     )
+
+
+def check_words(names: Iterable[str]) -> None:
+    """Refuse names that say nothing about pictures: where no task is there to have others.
+
+    Raises:
+        UsageError: Naming the first.
+    """
+    known = _picture_words()
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--set {name} says nothing about pictures{did_you_mean(name, known)}")
+
+
+def _picture_words() -> frozenset[str]:
+    return frozenset(field.name for field in msgspec.structs.fields(PictureSettings))
 
 
 def _from_function(text: str, signature: Signature, folder: Path) -> FunctionSamples:
@@ -201,8 +296,7 @@ def _from_folder(
     if not paths:
         raise InputError(f"folder '{text}' holds no pictures", do=f"give {', '.join(sorted(_SUFFIXES))}")
     spec = _picture_input(signature, text)
-    known = {field.name for field in msgspec.structs.fields(PictureSettings)}
-    words = {name: value for name, value in (settings or {}).items() if name in known}
+    words = {name: value for name, value in (settings or {}).items() if name in _picture_words()}
     said = "" if words else ", pixels / 255 for want of settings"
     found = _settings(words, spec, text)
     return PictureSamples(f"{text} ({len(paths)} pictures{said})", paths, spec, found)

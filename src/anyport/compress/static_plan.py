@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from anyport.compress.embeddings import tables
 from anyport.compress.rewrite import HEAVY, is_small
 
 if TYPE_CHECKING:
@@ -60,15 +61,7 @@ class StaticPlan:
 
 def plan_static(rewrite: Rewrite) -> StaticPlan:
     """Plan; what has weights and stays float is noted with the reason."""
-    weighted = []
-    for node in rewrite.graph:
-        if node.domain or node.op_type not in HEAVY or node.op_type == "Gather":
-            continue
-        reason = _obstacle(rewrite, node)
-        if reason:
-            rewrite.keep(node, reason)
-        else:
-            weighted.append(node)
+    weighted = _weighted(rewrite)
     following = _following(rewrite, frozenset(weighted))
     ends = {node: _end(node) for node in (*weighted, *following)}
     shared = {node.outputs[0]: _moved(node) for node in following if node.op_type in _MOVING}
@@ -76,6 +69,21 @@ def plan_static(rewrite: Rewrite) -> StaticPlan:
     wanted = [value for node in rewrite.graph if node in ends for value in quantized_values(plan, node)]
     ranged = tuple(dict.fromkeys(plan.range_of(value) for value in wanted))
     return StaticPlan(plan.weighted, plan.following, ends, shared, ranged)
+
+
+def _weighted(rewrite: Rewrite) -> list[ir.Node]:
+    heavy = [node for node in rewrite.graph if node.op_type in HEAVY - {"Gather"} and not node.domain]
+    reasons = {node: _obstacle(rewrite, node) for node in heavy} | tables(rewrite)
+    able = {node for node, reason in reasons.items() if not reason}
+    tied = {node: rewrite.tie(node.inputs[1], able) for node in heavy if node in able}
+    weighted = []
+    for node in heavy:
+        reason = reasons[node] or tied[node]
+        if reason:
+            rewrite.keep(node, reason)
+        else:
+            weighted.append(node)
+    return weighted
 
 
 def quantized_values(plan: StaticPlan, node: ir.Node) -> tuple[ir.Value, ...]:
@@ -111,7 +119,15 @@ def _obstacle(rewrite: Rewrite, node: ir.Node) -> str:
         return "its bias is computed"
     if node.op_type == "Conv":
         return "its result is an output of the model" if _end(node).is_graph_output() else ""
-    return _matrix_obstacle(node, tensor)
+    return _matrix_obstacle(node, tensor) or _bias_obstacle(bias)
+
+
+def _bias_obstacle(bias: ir.Value | None) -> str:
+    """Return what is wrong with the bias of a ``Gemm``: INT8 takes one number for each column."""
+    if bias is None or bias.const_value is None:
+        return ""
+    *rows, _ = [1, *bias.const_value.shape.numpy()]
+    return "" if all(n == 1 for n in rows) else "its bias has several rows"
 
 
 def _matrix_obstacle(node: ir.Node, tensor: ir.TensorProtocol) -> str:

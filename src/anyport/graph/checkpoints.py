@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -100,8 +101,11 @@ def read_entries(path: Path) -> dict[str, TensorEntry]:
     """
     try:
         with open_regular(path.resolve()) as opened:
-            start = opened.read(4)
-        if start.startswith((b"PK\x03\x04", b"\x80")):
+            size_bytes = os.fstat(opened.fileno()).st_size
+            start = opened.read(9)
+        # the length of a good header may begin like a pickle; a pickle's would be longer than any file
+        is_good = start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size_bytes - 8
+        if not is_good and start.startswith((b"PK\x03\x04", b"\x80")):
             raise CheckpointError(
                 f"'{path.name}' is a pickle of PyTorch (.pt, .pth, .bin), which can run code when it is read",
                 where=str(path),

@@ -6,12 +6,14 @@ with what the graph holds. What fits no rule, or fits several, is pinned: it may
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 import onnx
+import torch
 from torch import Tensor
 
 from anyport.graph.derivations import Copied, Derivations, Pin, derive, digest_of, notation, sources_of
@@ -23,10 +25,11 @@ from anyport.graph.tensorbits import array_of
 from anyport.source.adapter import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch.export import ExportedProgram
+    from torch.fx import Node
 
     from anyport.graph.derivations import Folded, Rule
     from anyport.graph.foldsites import FoldSite
@@ -38,6 +41,47 @@ _FOLD_ULPS: Final = 4
 _MATRIX: Final = 2
 _MIN_DISTINCT: Final = 3  # zeros and ones are found everywhere
 _LAYERS: Final = frozenset({"Conv", "ConvTranspose", "Gemm"})
+# whoever computes one of these beforehand leaves a tensor of floats, which is found or unexplained
+_LEAVES_FLOATS: Final = frozenset(
+    {
+        "_to_copy",
+        "add",
+        "alias",
+        "cat",
+        "clone",
+        "contiguous",
+        "detach",
+        "exp",
+        "expand",
+        "flatten",
+        "index",
+        "index_select",
+        "lift_fresh_copy",
+        "movedim",
+        "mul",
+        "narrow",
+        "neg",
+        "numpy_T",
+        "permute",
+        "repeat",
+        "reshape",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "squeeze",
+        "stack",
+        "sub",
+        "t",
+        "to",
+        "transpose",
+        "unbind",
+        "unflatten",
+        "unsqueeze",
+        "view",
+        "view_as",
+    }
+)
 _EQUAL: Final = "the graph holds it and another tensor as one, because they were equal when it was made"
 _NOT_HELD: Final = "the graph does not hold it as it is: it was folded, merged or left out when it was made"
 
@@ -68,6 +112,7 @@ def find_derivations(program: ExportedProgram, graph: Path) -> Derivations:
             search.claim_copy(name)
     search.explain(expected for expected in expected_weights(program) if expected.kind == "folded")
     search.pin_the_rest()
+    search.pin_decided(program)
     return search.result()
 
 
@@ -222,21 +267,45 @@ class _Search:
         read = [v for n, v in self.weights.state.items() if n not in self.weights.unread]
         if not _is_float(held) and all(value.is_floating_point() for value in read):
             return True
-        return any(same_bits(array_of(value), held) for value in self.weights.others)
+        return not self._may_be_weight(held)
 
     def pin_the_rest(self) -> None:
         """Pin the weights that no rule reads, and those that an exporter may have merged them with."""
         weights = self.weights
         read = {of for rule in self.rules.values() for of in sources_of(rule)}
-        free = {*read, *weights.tied, *weights.unread, *self.pinned}
+        free = {*read, *weights.tied, *weights.unread}
         for name in [name for name in weights.state if name not in free]:
             merged = [held for held in self.rules if self._copies(held, [name])]
             for held in merged:
                 self._pin([name, *sources_of(self.rules[held])], held, _EQUAL)
             self.pinned.setdefault(name, _NOT_HELD)
 
+    def pin_decided(self, program: ExportedProgram) -> None:
+        """Pin the weights that masks, places and scalars in the graph may have been computed from."""
+        weights = self.weights
+        for name, value in weights.state.items():
+            if name not in weights.unread and not value.is_floating_point():
+                self._pin([name], "", "it holds no floats, and the graph may depend on what it held")
+        for node, of in _decided_by_weights(program):
+            names = [name for name in of if name in weights.state]
+            self._pin(names, "", f"the model computes '{node}' from it, which the graph may hold as it was")
+        for name in self.found:
+            held = self.found[name]
+            if (
+                name not in self.rules
+                and np.dtype(held.dtype).kind == "b"
+                and self._may_be_weight(held.load())
+            ):
+                size = int(np.prod(held.shape, dtype=np.int64))
+                why = f"the graph's '{name}' may have been computed from it"
+                self._pin([n for n, v in weights.state.items() if v.numel() == size], name, why)
+
+    def _may_be_weight(self, held: np.ndarray) -> bool:
+        return not any(same_bits(array_of(value), held) for value in self.weights.others)
+
     def _pin(self, weights: Iterable[str], initializer: str, why: str) -> None:
-        self.explained.add(initializer)
+        if initializer:
+            self.explained.add(initializer)
         for name in weights:
             self.pinned.setdefault(self.weights.tied.get(name, name), why)
 
@@ -258,6 +327,38 @@ class _Search:
             unexplained=self.unexplained,
             infinite=[name for name, value in weights.state.items() if bool(value.isinf().any())],
         )
+
+
+def _decided_by_weights(program: ExportedProgram) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield what weights alone decide and what need not be found in a graph, with the weights.
+
+    A layer that is computed as it is, or moved, leaves its floats; a comparison leaves but its outcome.
+    """
+    tensors, live = weights_by_node(program), live_nodes(program)
+    of: dict[Node, tuple[str, ...]] = {}  # lacks what depends on the user's tensors
+    for node in program.graph.nodes:
+        own = (tensors[node.name][0],) if node.name in tensors else ()
+        read = [of.get(parent, ()) for parent in node.all_input_nodes]
+        names = tuple(dict.fromkeys([*own, *(name for names in read for name in names)]))
+        if isinstance(node.target, torch._ops.HigherOrderOperator):  # noqa: SLF001 -- it has no public name
+            yield node.name, names  # nobody looks into its branches
+        elif node.op == "placeholder" and own:
+            of[node] = own
+        elif node.op in {"call_function", "get_attr"} and all(n in of for n in node.all_input_nodes):
+            of[node] = names
+            if node.name in live and names and not _leaves_floats(node):
+                yield node.name, names
+
+
+def _leaves_floats(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    name = "" if schema is None else schema.name.removeprefix("aten::")
+    value = node.meta.get("val")
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return (name in _LEAVES_FLOATS or node.target is operator.getitem) and all(
+        isinstance(v, Tensor) and v.is_floating_point() and isinstance(v.numel(), int) and v.numel() > 1
+        for v in values
+    )
 
 
 def same_bits(made: np.ndarray, held: np.ndarray) -> bool:

@@ -1,7 +1,12 @@
-"""Running a program that may crash, hang, or eat all memory, and saying in one line how it ended."""
+"""Running a program that may crash, hang, or eat all memory, and saying in one line how it ended.
+
+Whoever waits for the program may be killed meanwhile: then the program is killed too (on Linux), and where
+the system cannot do that, its CPU time has an end.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 _LAUNCHER: Final = Path(__file__).with_name("limited.py")
 _POLL_S: Final = 0.02
 _MAX_MESSAGES_BYTES: Final = 64 << 20  # of messages, before the program counts as run wild
+_MOST_CPU_S: Final = 1 << 30
 _TAIL_BYTES: Final = 8 << 10
 _MAX_REASON_CHARS: Final = 200
 _NO_MEMORY = re.compile(
@@ -63,7 +69,8 @@ def run_limited(program: Path, words: Sequence[str], limits: Limits, folder: Pat
         limits: What it may take.
         folder: Its working folder; its messages are kept there while it runs.
     """
-    command = [sys.executable, "-P", str(_LAUNCHER), str(limits.memory_bytes), str(program), *words]
+    bounds = (limits.memory_bytes, _cpu_s(limits), os.getpid())
+    command = [sys.executable, "-P", str(_LAUNCHER), *map(str, bounds), str(program), *words]
     log = folder / "messages.txt"
     started_s = time.monotonic()
     with log.open("wb") as messages:
@@ -87,6 +94,11 @@ def run_limited(program: Path, words: Sequence[str], limits: Limits, folder: Pat
     # the names of folders that are gone a moment later would only be long
     said = _tail(log).replace(str(folder), "…").replace(str(folder.parent), "…")
     return Ending(_problem(process.returncode, said, limits), wall_s)
+
+
+def _cpu_s(limits: Limits) -> int:
+    """Return more CPU time than a program can take in its wall time: for when nobody reads the clock."""
+    return 1 + math.ceil(min(limits.timeout_s * (os.cpu_count() or 1), _MOST_CPU_S))
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, deadline_s: float) -> str:

@@ -92,15 +92,17 @@ class Simplification:
         return next(attempt for attempt in self.attempts if attempt.tool == self.kept)
 
     def summary(self) -> str:
-        """Return one line: ``kept onnxslim   1.04x, 49 -> 41 nodes   level all   4 tried, 3 equal``."""
+        """One line: ``kept onnxslim   1.04x, 49 -> 41 nodes   level all   4 tried, 2 proven equal``."""
         kept = self.kept_attempt
         ratio = "not timed" if kept.ratio is None else f"{kept.ratio:.2f}x"
         after = kept.n_nodes_before if kept.n_nodes_after is None else kept.n_nodes_after
-        n_equal = sum(attempt.status in {"kept", "equal", "unchanged"} for attempt in self.attempts)
+        n_equal = sum(attempt.status in {"kept", "equal"} for attempt in self.attempts)
         proven = f"{n_equal} proven equal" if self.proven else "NOTHING PROVEN"
+        n_unchanged = sum(attempt.status == "unchanged" for attempt in self.attempts)
+        unchanged = f", {n_unchanged} unchanged" if n_unchanged else ""
         return (
             f"kept {self.kept}   {ratio}, {kept.n_nodes_before} -> {after} nodes   "
-            f"level {self.optimization}   {len(self.attempts)} tried, {proven}"
+            f"level {self.optimization}   {len(self.attempts)} tried, {proven}{unchanged}"
         )
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Runs one simplifier on one file: ``limited.py MEMORY_BYTES simplifier_program.py TOOL IN.onnx OUT.onnx``.
+"""Runs one simplifier on one file: ``limited.py … simplifier_program.py TOOL IN.onnx OUT.onnx``.
 
 Never imported by anyport: it is started by `anyport.graph.isolation`, because simplifiers crash, hang, and
 take up to eight times the size of the model (measured with onnxsim 0.8.1 and onnxslim 0.1.98).

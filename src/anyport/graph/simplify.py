@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from anyport.bench.inputs import bench_case, choose_sizes
-from anyport.bundle import staged_files
 from anyport.errors import SessionError
 from anyport.graph.equality import Equality, Judge
 from anyport.graph.fastest import LEVELS, TIE, Contestant, RaceSettings, race, ranked
 from anyport.graph.rewriting import load_graph
 from anyport.graph.simplification import Attempt, Simplification
 from anyport.graph.simplifiers import ORIGINAL, SIMPLIFIERS
-from anyport.graph.storing import weights_name
+from anyport.graph.storing import staged_graph, weights_name
 from anyport.graph.tooltrial import Candidate, Subject, TrialSettings, store_like
 from anyport.tensors import Signature
 
@@ -103,11 +102,10 @@ def simplify_file(
 
     Raises:
         SessionError: The original itself cannot be opened or run.
-        UsageError: The output exists.
+        UsageError: The output exists, or would replace a file that the input needs.
     """
     path, output = files
-    weights = output.with_name(weights_name(output))
-    with staged_files((output, weights), force=force) as staged, _workshop(staged) as folder:
+    with staged_graph(path, output, force=force) as staged, _workshop(staged) as folder:
         subject = Subject(path, folder, output.name, settings.trial)
         found, kept = _simplify(subject, equality, settings, progress)
         if kept == path:

@@ -199,7 +199,7 @@ def store_like(original: ir.Model, model: ir.Model, path: Path) -> None:
     outside = external_names(original)
     if outside or weights_bytes(model) > MAX_INSIDE_BYTES:
         move_out(model, path.with_name(weights_name(path)), outside)
-    write_model(model, path)
+    write_model(model, path, with_shapes=model is not original)
     check_file(path)
 
 

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport.bundle.disk import size_text
 from anyport.errors import UsageError, did_you_mean
-from anyport.report.rules import reduces_by_input
+from anyport.report.commands import commands_for, fix_text
+from anyport.report.rules import BUNDLE, Basis
 from anyport.report.rules_devices import DEVICE_RULES
 from anyport.report.rules_machines import MACHINE_RULES
 from anyport.report.traits import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from anyport.report.rules import Basis, Rule
+    from anyport.report.rules import Rule
     from anyport.report.traits import Traits
 
 TARGETS: Final = ("android", "browser", "iphone", "jetson", "nvidia", "server-cpu", "windows-pc")
 RULES: Final[tuple[Rule, ...]] = (*MACHINE_RULES, *DEVICE_RULES)
 ONE_OF_EACH: Final = ("runtime", "format", "precision")  # the choices; the other topics are remarks
-_STATIC_TARGETS: Final = frozenset({"android", "iphone"})
-_REPLACED: Final = frozenset(
-    {"-o", "--out", "--simplify", "--compress", "--fix", "--opset", "--prefer", "--calibrate"}
-)
-_FORMS: Final[Mapping[str, str]] = {
-    "android": "android",
-    "browser": "web",
-    "iphone": "iphone",
-    "jetson": "jetson",
-    "nvidia": "nvidia",
-    "server-cpu": "cpu",
-    "windows-pc": "windows",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +27,7 @@ class Statement:
     """One thing that is said.
 
     Attributes:
-        topic: ``runtime``, ``format``, ``precision``, ``cost``, ``limit`` or ``trap``.
+        topic: ``runtime``, ``format``, ``precision``, ``cost``, ``limit``, ``trap`` or ``command``.
         text: What is said.
         basis: Where it is known from.
         source: A link, or the machine and versions of a measurement.
@@ -122,7 +107,9 @@ def advise(traits: Traits, target: str) -> Advice:
         Statement(rule.topic, rule.text.format_map(words), rule.basis, rule.source.format_map(words))
         for rule in (*choices, *remarks)
     )
-    return Advice(traits.name, target, _about(traits), statements, commands_for(traits, target))
+    written = commands_for(traits, target)
+    notes = tuple(Statement("command", note, Basis.BUNDLE, BUNDLE) for note in written.notes)
+    return Advice(traits.name, target, _about(traits), (*statements, *notes), written.lines)
 
 
 def _words(traits: Traits) -> dict[str, str]:
@@ -131,7 +118,7 @@ def _words(traits: Traits) -> dict[str, str]:
         "largest": size_text(traits.largest_bytes),
         "kind": KINDS[traits.kind],
         "axes": ", ".join(traits.fix),
-        "fix": _fix(traits),
+        "fix": fix_text(traits),
         "opset": str(traits.opset),
         "domains": ", ".join(traits.domains),
         "name": traits.name,
@@ -146,79 +133,3 @@ def _about(traits: Traits) -> str:
         f"{KINDS[traits.kind]} of {millions:.3g} M parameters, {size_text(traits.size_bytes)} as "
         f"{traits.variant}, opset {traits.opset}, {free}{cached}"
     )
-
-
-def _fix(traits: Traits) -> str:
-    return ",".join(f"{name}={size}" for name, size in traits.fix.items())
-
-
-def commands_for(traits: Traits, target: str) -> tuple[str, ...]:
-    """Return the commands that make and check what is advised, as they exist in this version."""
-    output = f"{traits.name.removesuffix('.port').removesuffix('.zip')}-{_FORMS[target]}.port"
-    words = [*_build_words(traits.command), "--simplify", "auto", *_METHODS[target](traits)]
-    if target in _STATIC_TARGETS and traits.fix:
-        words += ["--fix", _fix(traits)]
-    if target == "android" and reduces_by_input(traits):
-        words += ["--opset", "17"]
-    build = shlex.join([*words, "-o", output])
-    return (build, *(one.format(output=output) for one in _CHECKS[target]))
-
-
-def _build_words(command: str) -> list[str]:
-    """Return the command that built the bundle, without what the advice says anew."""
-    words = shlex.split(command)
-    if words[:2] != ["anyport", "build"]:
-        return ["anyport", "build", "SOURCE"]
-    kept: list[str] = []
-    skipped = False
-    for word in words:
-        name, equals, _ = word.partition("=")
-        if skipped:
-            skipped = False
-        elif name in _REPLACED:
-            skipped = not equals
-        elif word != "--force":
-            kept.append(word)
-    return kept if len(kept) > 2 else [*kept, "SOURCE"]  # noqa: PLR2004  (the verb alone)
-
-
-def _static(flavour: str) -> Callable[[Traits], list[str]]:
-    """Return the words for INT8: static of this flavour for what convolves, dynamic for the others."""
-    samples = ["--calibrate", "calibrate.py:samples"]
-    return lambda traits: (
-        ["--compress", f"int8-static{flavour}", *samples]
-        if traits.kind == "cnn"
-        else ["--compress", "int8-dynamic"]
-    )
-
-
-def _smaller(flavour: str) -> Callable[[Traits], list[str]]:
-    chosen = _static(flavour)
-    # the speed that is measured here is not the target's: what is asked for is the smaller file
-    return lambda traits: [*chosen(traits), "--prefer", "size"]
-
-
-def _fp16(_traits: Traits) -> list[str]:
-    return ["--compress", "fp16", "--prefer", "size"]
-
-
-_METHODS: Final[Mapping[str, Callable[[Traits], list[str]]]] = {
-    "android": _smaller(":s8s8"),
-    "browser": _smaller(":u8u8"),
-    "iphone": lambda _traits: [],
-    "jetson": _fp16,
-    "nvidia": _fp16,
-    "server-cpu": _static(""),
-    "windows-pc": _static(""),
-}
-_MEASURE: Final = "anyport bench {output} --threads 1,2"
-_CHECK: Final = "anyport verify {output} --checklist"
-_CHECKS: Final[Mapping[str, tuple[str, ...]]] = {
-    "android": (_CHECK,),
-    "browser": (_CHECK,),
-    "iphone": (_CHECK,),
-    "jetson": (f"{_CHECK} --provider tensorrt",),
-    "nvidia": (f"{_CHECK} --provider cuda",),
-    "server-cpu": (_MEASURE, f"{_CHECK} --threads 2 --memory-limit 2GB"),
-    "windows-pc": (_MEASURE, f"{_CHECK} --threads 2 --memory-limit 2GB"),
-}

@@ -1,4 +1,4 @@
-"""The release list of a bundle: thirteen lines, each with what was really found.
+"""The release list of a bundle: fourteen lines, each with what was really found.
 
 A line passes, fails, was not tested, or does not apply; the evidence says what was read or run. Nothing is
 taken on trust but what the build alone could see (how the model was captured, what the simplifiers and the
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport.errors import BundleError
+from anyport.report.factlines import FACT_LINES
 from anyport.report.graphlines import GRAPH_LINES
 from anyport.report.line import Checked, Line, Mark, merged
 from anyport.report.runlines import RUN_LINES
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Opener = Callable[[GraphFile, SessionOptions], Session]
 
-LINES: Final[tuple[tuple[str, Judge], ...]] = (*GRAPH_LINES, *RUN_LINES)
+LINES: Final[tuple[tuple[str, Judge], ...]] = (*FACT_LINES, *GRAPH_LINES, *RUN_LINES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from anyport.tensors import Signature
 if TYPE_CHECKING:
     from anyport.bundle import Bundle, GraphFile
     from anyport.cases import Case
-    from anyport.runtime import Session
+    from anyport.runtime import Session, SessionOptions
+    from anyport.task import Task
 
 _PICTURES: Final = ((1, 1), (37, 53), (1, 500))  # width, height: the least, no multiple of anything, a line
 _PICTURE_TASKS: Final = frozenset({"classify"})
@@ -34,9 +35,18 @@ class Edge:
     problem: str
 
 
-def edge_runs(bundle: Bundle, graph: GraphFile, session: Session) -> tuple[Edge, ...]:
-    """Run at the edges that the proof cannot hold."""
-    return (*_refusals(graph, session), *_pictures(bundle, graph))
+def edge_runs(
+    bundle: Bundle, graph: GraphFile, session: Session, options: SessionOptions
+) -> tuple[Edge, ...]:
+    """Run at the edges that the proof cannot hold.
+
+    Args:
+        bundle: Its task is opened for pictures.
+        graph: Of one part.
+        session: It, opened.
+        options: How; the task's sessions are opened so too.
+    """
+    return (*_refusals(graph, session), *_pictures(bundle, TaskOptions(graph.variant_name, session=options)))
 
 
 def _refusals(graph: GraphFile, session: Session) -> list[Edge]:
@@ -65,23 +75,27 @@ def _case(graph: GraphFile, sizes: dict[str, int]) -> Case:
     return bench_case(Signature(graph.part.input_specs(), graph.part.output_specs()), sizes)
 
 
-def _pictures(bundle: Bundle, graph: GraphFile) -> list[Edge]:
+def _pictures(bundle: Bundle, options: TaskOptions) -> list[Edge]:
     """Let the bundle's own task look at the smallest and at odd pictures."""
     task_name = bundle.manifest.task
     if task_name not in _PICTURE_TASKS:
         return []
+    try:
+        task = open_task(bundle.path, options)
+    except AnyportError as err:
+        return [Edge(f"the task '{task_name}' opens", err.what)]
+    with task:
+        return [Edge(f"a picture of {w} x {h}", _unanswered(task, w, h)) for w, h in _PICTURES]
+
+
+def _unanswered(task: Task, width: int, height: int) -> str:
     from PIL import Image
 
-    found = []
-    options = TaskOptions(graph.variant_name)
-    with tempfile.TemporaryDirectory() as folder, open_task(bundle.path, options) as task:
-        for width, height in _PICTURES:
-            path = Path(folder) / f"{width}x{height}.png"
-            Image.new("RGB", (width, height), (40, 90, 200)).save(path)
-            try:
-                task.answer([str(path)], {})
-            except AnyportError as err:
-                found.append(Edge(f"a picture of {width} x {height}", err.what))
-            else:
-                found.append(Edge(f"a picture of {width} x {height}", ""))
-    return found
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{width}x{height}.png"
+        Image.new("RGB", (width, height), (40, 90, 200)).save(path)
+        try:
+            task.answer([str(path)], {})
+        except AnyportError as err:
+            return err.what
+    return ""

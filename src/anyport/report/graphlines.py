@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final, get_args
 
+from anyport.bench.blank import Blank
 from anyport.report.line import (
     Checked,
     Judge,
@@ -14,8 +15,10 @@ from anyport.report.line import (
     listed,
     not_applicable,
     passed,
+    unproven,
     untested,
 )
+from anyport.report.runs import MAX_REPEAT_ERROR
 from anyport.runtime import Optimization
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ CONTROL_FLOW: Final = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _RANDOM: Final = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
-_EXPORTERS: Final = frozenset({"dynamo", "torchscript"})  # anyport captures with torch.export before either
+_EXPORTERS: Final = ("dynamo", "torchscript")  # anyport captures with torch.export before either
 _WORD: Final = re.compile(r"[A-Za-z_]\w*")
 _GENERATED: Final = re.compile(r"(val|getitem|arg|onnx|tensor)_?\d+|onnx::.*|_?v?_?\d+")
 _NARROW: Final = frozenset({"bfloat16", "float16", "int4", "int8", "uint4", "uint8"})
@@ -47,12 +50,18 @@ def inference_mode(checked: Checked) -> Line:
     if wrong:
         do = "call .eval() before the export; a random draw becomes an input of the graph"
         return failed(listed(wrong, 3), do)
-    if checked.runs.repeat:
-        return failed(checked.runs.repeat, "give what is drawn as an input of the graph")
+    repeat = checked.runs.repeat
+    if isinstance(repeat, Blank):
+        return unproven(checked) or untested(f"nothing ran twice: {repeat.why}")
+    if repeat:
+        return failed(repeat, "give what is drawn as an input of the graph")
     kinds = Counter(node.operator for node in nodes)
     kept = [f"{kinds[name]} {name}" for name in ("BatchNormalization", "Dropout") if kinds[name]]
     words = f", {' and '.join(kept)} in inference mode" if kept else ""
-    return passed(f"{len(nodes)} nodes read: no random operator, none of training{words}; two runs are equal")
+    return passed(
+        f"{len(nodes)} nodes read: no random operator, none of training{words}; the smallest case, run twice,"
+        f" gave every output within {MAX_REPEAT_ERROR:g} of its largest value"
+    )
 
 
 def _training_words(node: NodeFacts, flags: dict[str, int | None]) -> str:
@@ -87,8 +96,9 @@ def control_flow(checked: Checked) -> Line:
         return failed(
             f"{len(set(bad))} of {n_cases} cases differ from PyTorch, which is how a lost branch looks"
         )
-    steps = [step for step in checked.own_steps if step.settings.get("exporter") in _EXPORTERS]
-    if not steps:
+    if (nothing := unproven(checked)) is not None:
+        return nothing
+    if not any(one.settings.get("exporter") in _EXPORTERS for one in checked.own_steps):
         return untested(
             "no step says how the model was captured", "anyport build, which refuses lost branches"
         )
@@ -162,18 +172,24 @@ def axes(checked: Checked) -> Line:
         return not_applicable(
             f"every axis is fixed, in the bundle and in the file: {listed(_shapes(checked))}"
         )
-    sizes = {
-        name: sorted({r.case.sizes[name] for r in _good(checked) if name in r.case.sizes})
-        for name in declared
-    }
-    single = [name for name in declared if len(sizes[name]) < 2]  # noqa: PLR2004  (one size shows nothing)
+    return unproven(checked) or _sizes_that_ran(checked, declared)
+
+
+def _sizes_that_ran(checked: Checked, declared: list[str]) -> Line:
+    dims = checked.graph.part.dim_ranges()
+    wrong = {one.case for one in checked.verdict.findings if not one.passed}
+    good = [run.case for run in _good(checked) if run.case.name not in wrong]
+    sizes = {name: sorted({case.sizes[name] for case in good if name in case.sizes}) for name in declared}
+    words = [f"{name} {dims[name]} ran at {listed([str(s) for s in sizes[name]], 8)}" for name in declared]
+    single = [n for n in declared if len(sizes[n]) < 2 and dims[n].low < dims[n].high]  # noqa: PLR2004  (one size shows nothing)
     if single:
         return untested(
             f"the file has them; {listed(single)} ran at fewer than two sizes", "anyport build --dim …"
         )
-    words = [
-        f"{name} {part.dims[name]} ran at {listed([str(s) for s in sizes[name]], 8)}" for name in declared
-    ]
+    missing = [f"{name}={dims[name].high}" for name in declared if dims[name].high not in sizes[name]]
+    if missing:
+        do = "anyport build --max-case-bytes 1GB, or a --dim that promises less"
+        return untested(f"{'; '.join(words)}; never at {listed(missing)}", do)
     return passed("; ".join(words))
 
 

@@ -90,6 +90,18 @@ class Checked:
 Judge = Callable[[Checked], Line]
 
 
+def unproven(checked: Checked) -> Line | None:
+    """Return the line of what needs cases of a proof, if the bundle has none for this part."""
+    if checked.runs.cases:
+        return None
+    entry = checked.bundle.manifest.variants[checked.graph.variant_name]
+    if any(step.verb == "reweight" for step in entry.steps):
+        do = "anyport reweight OLD.port WEIGHTS.safetensors -o NEW.port --against SOURCE"
+    else:
+        do = "anyport build, which records a proof"
+    return untested(f"the proof has no case{f': {entry.note}' if entry.note else ''}", do)
+
+
 def failed(evidence: str, do: str = "") -> Line:
     """Return a line that fails."""
     return Line(Mark.FAIL, evidence, do)

@@ -9,13 +9,22 @@ from anyport.bench.blank import Blank
 from anyport.bench.inputs import batch_axis
 from anyport.bundle.disk import size_text
 from anyport.cases import Padding
-from anyport.report.line import Checked, Judge, Line, failed, listed, not_applicable, passed, untested
+from anyport.report.line import (
+    Checked,
+    Judge,
+    Line,
+    failed,
+    listed,
+    not_applicable,
+    passed,
+    unproven,
+    untested,
+)
 from anyport.verify import Status
 
 MAX_MSE: Final = 1e-5  # of the release list; the proof's own rule, docs/verify.md, is the stricter one
 _LEAK_BYTES: Final = 1 << 20  # in each half of the runs: what allocators keep for themselves comes once
 _MIN_SOAK_RUNS: Final = 50
-_CPU: Final = "CPUExecutionProvider"
 
 
 def values(checked: Checked) -> Line:
@@ -30,7 +39,8 @@ def values(checked: Checked) -> Line:
     numbers = [one.numbers for one in verdict.findings if one.numbers is not None]
     if not numbers or verdict.status is not Status.PASS:
         words = next((one.line for one in verdict.legs if one.status is Status.INCONCLUSIVE), leg.line)
-        return untested(words, "anyport build, which records a proof")
+        do = nothing.do if (nothing := unproven(checked)) else "anyport build, which records a proof"
+        return untested(words, do)
     mse, max_abs = max(one.mse for one in numbers), max(one.max_abs for one in numbers)
     words = f"mse {mse:.2g}, max abs {max_abs:.2g} over {len(verdict.findings)} comparisons"
     if mse >= MAX_MSE:
@@ -43,6 +53,8 @@ def batches(checked: Checked) -> Line:
     axis = batch_axis(checked.graph.part.input_specs())
     if axis is None:
         return not_applicable("no dynamic axis is the first of every input")
+    if (nothing := unproven(checked)) is not None:
+        return nothing
     bad = [run for run in checked.runs.cases if run.problem]
     wrong = {one.case for one in checked.verdict.findings if not one.passed}
     broken = {run.case.sizes[axis]: run.problem for run in bad}
@@ -52,7 +64,7 @@ def batches(checked: Checked) -> Line:
         return failed(f"{axis}={size}: {problem} ({len(broken)} sizes fail)")
     sizes = sorted({run.case.sizes[axis] for run in checked.runs.cases})
     if len(sizes) < 2 or sizes[0] == sizes[-1]:  # noqa: PLR2004  (one size shows nothing)
-        return untested(f"the proof holds {axis} {listed([str(s) for s in sizes]) or 'nowhere'} only")
+        return untested(f"the proof holds {axis} {listed([str(s) for s in sizes])} only")
     return passed(f"{axis} {', '.join(str(size) for size in sizes)}: every answer has its form and is finite")
 
 
@@ -78,7 +90,9 @@ def boundaries(checked: Checked) -> Line:
         f"a row of '{name}' that is all padding" for name in masks if not _fully_padded(checked, name)
     ]
     if missing:
-        return untested(f"the proof lacks {listed(missing)}", "anyport build, with more --max-cases")
+        return unproven(checked) or untested(
+            f"the proof lacks {listed(missing)}", "anyport build, with more --max-cases"
+        )
     ran = [case.name for case in edge_cases] + [edge.name for edge in checked.runs.edges]
     if not axes and not masks and not checked.runs.edges:
         return not_applicable("every size is fixed, there is no mask, and the task takes no pictures")
@@ -94,7 +108,7 @@ def leaks(checked: Checked) -> Line:
     """Many runs hold no more memory than a few."""
     soak = checked.runs.soak
     if isinstance(soak, Blank):
-        return untested(soak.why)
+        return unproven(checked) or untested(soak.why)
     first, second = soak.middle_bytes - soak.before_bytes, soak.after_bytes - soak.middle_bytes
     words = f"{soak.n_runs} runs: {_signed(first)} in the first half, {_signed(second)} in the second"
     if first > _LEAK_BYTES and second > max(_LEAK_BYTES, first // 2):
@@ -156,6 +170,8 @@ def limits(checked: Checked) -> Line:
     ]
     if missing:
         return untested("nothing says what the service will have", f"add {' '.join(missing)}, say")
+    if (nothing := unproven(checked)) is not None:
+        return nothing
     limit = size_text(options.memory_limit_bytes or 0)
     n_threads = f"{options.n_threads} of {n_cores} threads"
     return passed(f"{len(checked.runs.cases)} cases, and all other runs here, with {n_threads} and {limit}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from anyport.bench.memory import anonymous_memory
 from anyport.bundle import answers_of, case_of, open_arrays, read_proof
 from anyport.errors import AnyportError, SessionError, UsageError
 from anyport.report.edges import Edge, edge_runs
-from anyport.runtime import SessionOptions
+from anyport.runtime import Optimization, SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _MAX_SOAK_CASES: Final = 4
 _MAX_SOAK_BYTES: Final = 64 << 20
 _WARMUP_SHARE: Final = 0.2
-_MAX_REPEAT_ERROR: Final = 1e-3  # of the largest value: rounding differs by 1e-6, another draw by 1
+MAX_REPEAT_ERROR: Final = 1e-3  # of the largest value: rounding differs by 1e-6, another draw by 1
+
+_NO_FEEDS: Final = Blank("no case of the proof runs, or each has more than 16 MiB of inputs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Runs:
 
     Attributes:
         cases: Every recorded case.
-        repeat: What two runs on one input differ by; empty if by nothing.
+        repeat: What two runs of the smallest case differ by, empty if by rounding; or why there are none.
         edges: Runs at the edges of what the part takes, that the proof does not hold.
         soak: Memory over many runs, or why it was not measured.
         placement: Provider -> number of nodes; empty where the runtime does not tell.
@@ -97,7 +99,7 @@ class Runs:
     """
 
     cases: tuple[CaseRun, ...]
-    repeat: str
+    repeat: str | Blank
     edges: tuple[Edge, ...]
     soak: Soak | Blank
     placement: Mapping[str, int]
@@ -127,7 +129,7 @@ def run_part(
     """
     recorded = read_proof(bundle).parts.get(graph.part_name, [])
     arrays = open_arrays(bundle)
-    session, options, problems = _open(graph, settings.session, open_graph)
+    session, options, problems = _open(graph, _known_level(graph, settings.session), open_graph)
     try:
         settings.progress("runs", f"{len(recorded)} cases")
         cases = tuple(CaseRun(case, _problem(session, graph, case, arrays)) for case in recorded)
@@ -136,7 +138,7 @@ def run_part(
         return Runs(
             cases=cases,
             repeat=_repeat(session, feeds),
-            edges=edge_runs(bundle, graph, session),
+            edges=edge_runs(bundle, graph, session, options),
             soak=soak(session, feeds, settings),
             placement=session.nodes_by_provider if isinstance(session, Placed) else {},
             problems=problems,
@@ -144,6 +146,12 @@ def run_part(
         )
     finally:
         session.close()
+
+
+def _known_level(graph: GraphFile, asked: SessionOptions) -> SessionOptions:
+    """Open a graph without the level that its manifest names, if there is none: a line of its own says so."""
+    is_known = asked.optimization is not None or graph.entry.optimization in get_args(Optimization)
+    return asked if is_known else replace(asked, optimization="all")
 
 
 def _open(
@@ -192,16 +200,16 @@ def _soak_feeds(
     return [case.arrays(specs) for case in small[:_MAX_SOAK_CASES]]
 
 
-def _repeat(session: Session, feeds: Sequence[Mapping[str, np.ndarray]]) -> str:
+def _repeat(session: Session, feeds: Sequence[Mapping[str, np.ndarray]]) -> str | Blank:
     if not feeds:
-        return "no case runs"
+        return _NO_FEEDS
     first, second = session.run(feeds[0]), session.run(feeds[0])
     for name, array in first.items():
         one, other = array.astype(np.float64), second[name].astype(np.float64)
         largest = float(np.max(np.abs(one), initial=0.0, where=np.isfinite(one)))
         with np.errstate(invalid="ignore"):
             off = float(np.max(np.nan_to_num(np.abs(one - other)), initial=0.0))
-        if off > _MAX_REPEAT_ERROR * largest:
+        if off > MAX_REPEAT_ERROR * largest:
             return f"two runs on one input differ by {off:.2g} in output '{name}'"
     return ""
 
@@ -217,7 +225,7 @@ def soak(
         settings: How often, and for how long at most.
     """
     if not feeds:
-        return Blank("no case of the proof runs, or each has more than 16 MiB of inputs")
+        return _NO_FEEDS
     started_s = time.monotonic()
     n_warmup = 0
     while n_warmup < _WARMUP_SHARE * settings.n_runs + len(feeds):

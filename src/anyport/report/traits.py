@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from anyport.bench.inputs import batch_axis
 from anyport.errors import BundleError
+from anyport.report.factlines import opset_of, parameters_of
 from anyport.runtime.graphfile import read_graph
 from anyport.verify.sizes import middle_size
 
@@ -49,7 +50,7 @@ class Traits:
         opset: The newest one of its graphs.
         has_cache: It takes and gives a cache: it is run once for each token.
         domains: Operator sets of others than ONNX and ONNX Runtime.
-        compressed: Variants that are lossy.
+        calibrated: It has variants that were compressed, so that its build knows samples.
         command: What built it.
     """
 
@@ -64,7 +65,7 @@ class Traits:
     opset: int
     has_cache: bool
     domains: tuple[str, ...]
-    compressed: tuple[str, ...]
+    calibrated: bool
     command: str
 
     def has(self, *operators: str) -> bool:
@@ -84,7 +85,7 @@ def traits_of(bundle: Bundle, variant: str | None = None) -> Traits:
     graphs = [bundle.graph_file(part, name) for part in manifest.parts]
     sizes = {entry.path: entry.size_bytes for entry in manifest.files}
     operators: Counter[str] = Counter()
-    largest, domains = 0, set[str]()
+    largest, opset, n_parameters, domains = 0, 0, 0, set[str]()
     for graph in graphs:
         try:
             model = read_graph(graph.path)
@@ -93,6 +94,7 @@ def traits_of(bundle: Bundle, variant: str | None = None) -> Traits:
                 f"{graph.path.name} is no whole .onnx file: {err}", where=graph.part_name
             ) from err
         operators += Counter(node.operator for node in model.all_nodes())
+        opset, n_parameters = max(opset, opset_of(model)), n_parameters + parameters_of(model)
         largest = max([largest, *(one.size_bytes for one in model.weights())])
         domains |= {node.domain for node in model.all_nodes()} - _OWN_DOMAINS
     return Traits(
@@ -102,12 +104,12 @@ def traits_of(bundle: Bundle, variant: str | None = None) -> Traits:
         operators=operators,
         size_bytes=sum(sizes[g.entry.file] + sizes.get(g.entry.weights or "", 0) for g in graphs),
         largest_bytes=largest,
-        n_parameters=sum(g.entry.n_parameters for g in graphs),
+        n_parameters=n_parameters,
         fix=_fixes(manifest.parts),
-        opset=max(g.entry.opset for g in graphs),
+        opset=opset,
         has_cache=any(_has_cache(part) for part in manifest.parts.values()),
         domains=tuple(sorted(domains)),
-        compressed=tuple(v for v, entry in manifest.variants.items() if entry.metric is not None),
+        calibrated=any(step.verb == "compress" for v in manifest.variants.values() for step in v.steps),
         command=manifest.provenance.command,
     )
 

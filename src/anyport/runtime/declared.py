@@ -61,7 +61,7 @@ def written_words(path: Path) -> dict[str, dict[str, Any]]:
         raise BundleError(f"{path.name} is no whole .onnx file: {err}", where=str(path)) from err
     try:
         words = json.loads(text)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise BundleError(f"{path.name} has a signature that is no JSON") from err
     return words if isinstance(words, dict) else {}
 
@@ -73,7 +73,7 @@ def libraries_of(path: Path) -> dict[str, str]:
     """
     try:
         words = json.loads(read_metadata(path).get(LIBRARIES, "{}"))
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return {}
     is_table = isinstance(words, dict) and all(isinstance(name, str) for name in words.values())
     return words if is_table else {}

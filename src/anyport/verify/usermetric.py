@@ -47,10 +47,17 @@ class UserMetric:
         """Let the function measure one graph.
 
         Raises:
-            SourceError: It fails, or returns no finite number.
+            SourceError: It fails, returns no finite number, or never runs the graph.
         """
+        n_runs = 0
+
+        def counted(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            nonlocal n_runs
+            n_runs += 1
+            return run(feeds)
+
         try:
-            found = self.function(run)
+            found = self.function(counted)
         except Exception as err:
             raise SourceError(f"'{self.text}' fails: {type(err).__name__}: {err}") from err
         try:
@@ -60,6 +67,10 @@ class UserMetric:
         if not math.isfinite(value):
             raise SourceError(
                 f"'{self.text}' returns {found!r}, not a number", do="return a float, larger is better"
+            )
+        if not n_runs:
+            raise SourceError(
+                f"'{self.text}' never runs the model", do="call its argument: outputs = run({'input': array})"
             )
         return value
 
