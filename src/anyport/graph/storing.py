@@ -271,8 +271,8 @@ def write_model(model: ir.Model, path: Path, *, with_shapes: bool = False) -> No
     Args:
         model: What is written.
         path: Of the file.
-        with_shapes: Keep the shapes of inner values. Those of an exporter speak of symbols that no longer exist;
-            those of a simplifier let onnxruntime fuse sums of dynamic size (6 % of a RegNet).
+        with_shapes: Keep the shapes of inner values. Those of an exporter speak of symbols that no longer
+            exist; those of a simplifier let onnxruntime fuse sums of dynamic size (6 % of a RegNet).
     """
     proto = ir.serde.serialize_model(model)
     # those of initializers stop onnxruntime's quantizer
