@@ -106,9 +106,14 @@ def test_a_variant_that_does_not_pass_its_gates_is_no_success(shell: Shell, tmp_
     without = shell("build", *words, "-o", tmp_path / "a.port")
     assert without.code == 2
     assert without.err.startswith("UsageError: --compress int8-dynamic has no samples to be judged by")
-    few = shell("build", *words, "-o", tmp_path / "m.port", "--calibrate", f"{ZOO}/judging.py:few", "--json")
-    assert few.code == 1
-    assert list(few.record["refused"]) == ["int8-dynamic"]
+    samples = ("--calibrate", f"{ZOO}/judging.py:few")
+    few = shell("build", *words, "-o", tmp_path / "b.port", *samples)
+    assert few.code == 2
+    assert "judging.py:few are too few" in few.err
+    samples = ("--calibrate", f"{ZOO}/judging.py:pairs", "--evaluate", f"{ZOO}/judging.py:worse_each_time")
+    worse = shell("build", *words, "-o", tmp_path / "m.port", *samples, "--prefer", "size", "--json")
+    assert worse.code == 1
+    assert list(worse.record["refused"]) == ["int8-dynamic"]
     assert list(shell("inspect", tmp_path / "m.port", "--json").record["variants"]) == ["fp32"]
 
 

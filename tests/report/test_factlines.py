@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from anyport.report import Mark, release_checklist, traits_of
+from anyport.task import TASKS
 from tests.report.listing import QUICK, Subject, line
 
 if TYPE_CHECKING:
@@ -47,4 +48,4 @@ def test_a_task_that_is_not_there_fails(tmp_path: Path) -> None:
     with Subject().open(tmp_path) as opened:
         opened.manifest = msgspec.structs.replace(opened.manifest, task="dream")
         found = release_checklist(opened, QUICK).lines[0]
-    assert found.evidence == "there is no task 'dream': classify, tensors"
+    assert found.evidence == f"there is no task 'dream': {', '.join(sorted(TASKS))}"
