@@ -230,3 +230,17 @@ def test_a_build_table_that_cannot_be_met_is_refused(table: dict[str, Any], text
     with pytest.raises(UsageError) as caught:
         describe({"model": {"source": "m.py:load"}, "build": table}, "test")
     assert caught.value.what == text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("name", "digits\n", "name 'digits\n' is not 1 to 64 letters"),
+        ("trained_at", "2026-11-20\n", "trained_at '2026-11-20\n' is no date"),
+        ("trained_at", "\u0662026-11-20", "trained_at '\u0662026-11-20' is no date"),
+    ],
+)
+def test_a_line_end_or_another_script_is_no_part_of_a_word(key: str, value: str, text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        describe({"model": {"source": "m.py:load", key: value}}, "test")
+    assert caught.value.what.startswith(text)

@@ -89,3 +89,11 @@ def test_words_nested_too_deep_are_refused(tmp_path: Path) -> None:
     onnx.helper.set_model_props(model, {"anyport.libraries": "[" * 100_000})
     onnx.save(model, str(path))
     assert libraries_of(path) == {}
+
+
+@pytest.mark.parametrize(("table", "value"), [("inputs", ["a"]), ("outputs", {"y": 5}), ("dims", "batch")])
+def test_a_signature_that_is_no_table_of_texts_is_refused(table: str, value: object, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.onnx", json.dumps({table: value}))
+    with pytest.raises(BundleError) as caught:
+        written_words(path)
+    assert caught.value.what == f"a.onnx has a signature whose '{table}' are no texts"

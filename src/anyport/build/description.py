@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 FILE_NAME: Final = "anyport.toml"
 NO_SIMPLIFIER: Final = "none"
 _MAX_BYTES: Final = 1 << 20
-_NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-_DATE: Final = re.compile(r"^\d{4}-\d{2}-\d{2}$")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class ModelTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,11 +154,11 @@ def describe(content: Mapping[str, Any], what: str) -> Description:
     except BundleError as err:
         raise UsageError(err.what, where=err.where) from err
     model = description.model
-    if model.name is not None and not _NAME.match(model.name):
+    if model.name is not None and not _NAME.fullmatch(model.name):
         raise UsageError(f"name '{model.name}' is not 1 to 64 letters, digits, '.', '_' and '-'")
     if not is_version(model.version):
         raise UsageError(f"version '{model.version}' is no semantic version", do="write it as 1.0.0")
-    if model.trained_at and not _DATE.match(model.trained_at):
+    if model.trained_at and not _DATE.fullmatch(model.trained_at):
         raise UsageError(f"trained_at '{model.trained_at}' is no date", do="write it as 2026-11-20")
     check_opset(description.build.opset)
     signature_of(description)

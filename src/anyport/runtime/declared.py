@@ -53,7 +53,7 @@ def written_words(path: Path) -> dict[str, dict[str, Any]]:
     """Return what anyport wrote into a file about its tensors; nothing in a file of another maker.
 
     Raises:
-        BundleError: It is no JSON, or the file is no .onnx file.
+        BundleError: It is no JSON of tables of texts, or the file is no .onnx file.
     """
     try:
         text = read_metadata(path).get(_KEY, "{}")
@@ -63,7 +63,13 @@ def written_words(path: Path) -> dict[str, dict[str, Any]]:
         words = json.loads(text)
     except (ValueError, RecursionError) as err:
         raise BundleError(f"{path.name} has a signature that is no JSON") from err
-    return words if isinstance(words, dict) else {}
+    if not isinstance(words, dict):
+        return {}
+    for table in ("inputs", "outputs", "dims"):
+        texts = words.get(table, {})
+        if not (isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values())):
+            raise BundleError(f"{path.name} has a signature whose '{table}' are no texts")
+    return words
 
 
 def libraries_of(path: Path) -> dict[str, str]:
