@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -155,7 +155,7 @@ def compress(exported: Exported, sized: Sized) -> Compression:
     return compress_graph(exported.path, output / "model.onnx", request, print_line)
 
 
-def mean_cosine(run: Run, known: list[tuple[Arrays, Arrays]]) -> float:
+def mean_cosine(run: Run, known: Sequence[tuple[Arrays, Arrays]]) -> float:
     """Return the mean cosine between a graph's answers and known ones."""
     cosines = []
     for feeds, answers in known:
@@ -261,7 +261,8 @@ def tree_bytes(pid: int) -> int:
 def weights_bytes(name: str) -> int:
     """Return the size of a network's parameters, without making them."""
     import torch
-    import transformers as hf
+
+    from compress_models import hf
 
     widths = {
         "hidden_size": 1024,

