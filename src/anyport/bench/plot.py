@@ -78,7 +78,7 @@ def _label(row: Row) -> str:
     return f"{row.name}, {row.n_threads}t"
 
 
-def _bars(axes: Any, rows: Sequence[Row], length: Callable[[Row], float | Blank]) -> None:  # noqa: ANN401
+def _bars(axes: Any, rows: Sequence[Row], length: Callable[[Row], float | Blank]) -> None:  # noqa: ANN401 -- matplotlib's axes
     """Draw a bar for each row; where there is none the reason stands instead."""
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
     axes.invert_yaxis()
@@ -100,7 +100,7 @@ def _draw_latency(axes: Any, rows: Sequence[Row]) -> None:  # noqa: ANN401 -- ma
     axes.set_xlim(left=0)
 
 
-def _draw_speedup(axes: Any, rows: Sequence[Row]) -> None:  # noqa: ANN401
+def _draw_speedup(axes: Any, rows: Sequence[Row]) -> None:  # noqa: ANN401 -- matplotlib's axes
     _bars(
         axes,
         rows,
@@ -113,7 +113,7 @@ def _draw_speedup(axes: Any, rows: Sequence[Row]) -> None:  # noqa: ANN401
     axes.set_xlim(left=0)
 
 
-def _draw_throughput(axes: Any, rows: Sequence[Row]) -> None:  # noqa: ANN401
+def _draw_throughput(axes: Any, rows: Sequence[Row]) -> None:  # noqa: ANN401 -- matplotlib's axes
     batches: set[int] = set()
     for row in rows:
         if isinstance(row.throughput, Blank):
@@ -132,7 +132,7 @@ def _draw_throughput(axes: Any, rows: Sequence[Row]) -> None:  # noqa: ANN401
     axes.legend(fontsize=7)
 
 
-def _draw_memory(axes: Any, rows: Sequence[Row]) -> None:  # noqa: ANN401
+def _draw_memory(axes: Any, rows: Sequence[Row]) -> None:  # noqa: ANN401 -- matplotlib's axes
     _bars(axes, rows, lambda row: _megabytes(row.peak_bytes))
     for place, row in enumerate(rows):
         size = _megabytes(row.size_bytes)

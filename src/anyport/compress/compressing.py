@@ -21,7 +21,7 @@ from anyport.compress.quantizing import Quantized, find_ranges, quantize
 from anyport.compress.racing import LEVEL, Rival, RivalrySettings, race_rivals
 from anyport.errors import CompressError, ExportError, SessionError, SourceError
 from anyport.graph.fastest import LEVELS, TIE, RaceSettings
-from anyport.graph.storing import staged_graph, weights_name
+from anyport.graph.storing import move_graph, staged_graph
 from anyport.runtime import Session, SessionOptions, open_session
 from anyport.verify.agreement import Evaluation
 
@@ -106,7 +106,7 @@ def compress_graph(
     with TemporaryDirectory(prefix=".compress-", dir=output.parent) as folder:
         work = _Work(graph, request, progress)
         found = work.compressed(Path(folder), output.name)
-        _move(Path(folder) / folder_name(found.kept) / output.name, output)
+        move_graph(Path(folder) / folder_name(found.kept) / output.name, output)
     return found
 
 
@@ -300,10 +300,3 @@ class _Work:
 def folder_name(text: str) -> str:
     """Return a method's notation as the name of a folder on any system."""
     return text.replace(":", "_").replace("=", "_")
-
-
-def _move(kept: Path, output: Path) -> None:
-    """Move a graph and its weights, the graph last."""
-    for name in (weights_name(output), output.name):
-        if (kept.parent / name).is_file():
-            (kept.parent / name).replace(output.parent / name)

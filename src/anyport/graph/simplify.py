@@ -19,7 +19,7 @@ from anyport.graph.fastest import LEVELS, TIE, Contestant, RaceSettings, race, r
 from anyport.graph.rewriting import load_graph
 from anyport.graph.simplification import Attempt, Simplification
 from anyport.graph.simplifiers import ORIGINAL, SIMPLIFIERS
-from anyport.graph.storing import staged_graph, weights_name
+from anyport.graph.storing import move_graph, staged_graph
 from anyport.graph.tooltrial import Candidate, Subject, TrialSettings, store_like
 from anyport.tensors import Signature
 
@@ -77,7 +77,7 @@ def simplify_graph(
         subject = Subject(path, folder, path.name, settings.trial)
         found, kept = _simplify(subject, equality, settings, progress)
         if kept != path:
-            _move(kept, path)
+            move_graph(kept, path)
     return found
 
 
@@ -112,7 +112,7 @@ def simplify_file(
             model = load_graph(path)
             store_like(model, model, staged / output.name)
         else:
-            _move(kept, staged / output.name)
+            move_graph(kept, staged / output.name)
     return found
 
 
@@ -120,13 +120,6 @@ def simplify_file(
 def _workshop(place: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".simplify-", dir=place) as folder:
         yield Path(folder)
-
-
-def _move(kept: Path, output: Path) -> None:
-    """Move a graph and its weights, the graph last; both have the names of the output already."""
-    for name in (weights_name(output), output.name):
-        if (kept.parent / name).is_file():
-            (kept.parent / name).replace(output.parent / name)
 
 
 def _simplify(

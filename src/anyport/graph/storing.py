@@ -125,6 +125,13 @@ def read_graph(path: Path) -> Graph:
     )
 
 
+def move_graph(made: Path, output: Path) -> None:
+    """Move a graph and its weights, the graph last; both have the names of the output already."""
+    for name in (weights_name(output), output.name):
+        if (made.parent / name).is_file():
+            (made.parent / name).replace(output.parent / name)
+
+
 def weights_name(path: Path) -> str:
     """Return the name of the weights file that belongs to an .onnx file."""
     return "weights.safetensors" if path.name == "model.onnx" else f"{path.stem}.safetensors"
