@@ -13,6 +13,7 @@
     ├── InputError            the tensors or pictures given at run time do not fit     (exit code 2)
     ├── SessionError          the runtime cannot open the graph as asked               (exit code 1)
     ├── CheckpointError       the weights given are not those that the graph takes     (exit code 1)
+    ├── CancelledError        the caller asked to stop                                 (exit code 1)
     ├── CompressError         a smaller graph would not be smaller, faster, or good    (exit code 1)
     └── MismatchError         a comparison failed or proves nothing                    (exit code 1)
 
@@ -103,6 +104,12 @@ class InputError(AnyportError):
 
 class SessionError(AnyportError):
     """The runtime cannot open the graph in the way that was asked for."""
+
+    exit_code = 1
+
+
+class CancelledError(AnyportError):
+    """What was begun was stopped, because the caller asked for it."""
 
     exit_code = 1
 

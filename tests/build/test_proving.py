@@ -39,6 +39,11 @@ def test_sizes_that_the_export_saw_are_not_unseen() -> None:
     assert sweep_settings(QUICK, {"batch": 3}).seen_sizes == {"batch": frozenset({3})}
 
 
+@pytest.mark.parametrize(("of_part", "expected"), [(None, 4 << 20), (1000, 1000), (5 << 20, 4 << 20)])
+def test_a_part_may_allow_less_for_a_case(of_part: int | None, expected: int) -> None:
+    assert sweep_settings(QUICK, None, of_part).max_case_bytes == expected
+
+
 def test_given_cases_must_fit(tmp_path: Path) -> None:
     plan = plan_for("scores_and_choice", tmp_path / "m.port", cases={"function": "given_cases.py:samples"})
     [part] = find_model(plan.request).parts

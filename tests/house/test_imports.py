@@ -12,7 +12,7 @@ from tests.house import tree
 FORBIDDEN_NAMES: Final = {"utils", "util", "common", "misc", "core", "helpers", "helper", "base"}
 # distribution -> import name, where they differ by more than a hyphen
 _IMPORT_NAMES: Final = {"pillow": "PIL", "scikit-learn": "sklearn"}
-_BELOW_ONLY: Final = {"onnx", "onnx_ir", "onnxscript", "safetensors", "torch", "transformers"}
+_BELOW_ONLY: Final = {"diffusers", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch", "transformers"}
 
 
 def requirements(extra: str | None = None) -> set[str]:
@@ -28,6 +28,8 @@ def allowed(room: str) -> set[str]:
     above = requirements() - {"click"}
     if room == "cli":
         return {*above, *requirements("view"), "click", "rich"}
+    if room == "recipe":
+        return above | requirements("build") | requirements("edit") | requirements("text")
     if room in tree.BELOW_THE_BAR:
         return above | requirements("build")
     if room == "task":

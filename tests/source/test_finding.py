@@ -234,7 +234,8 @@ def test_what_is_not_said(digits: Path, request_: SourceRequest, message: str) -
             (
                 "no recipe knows the architecture 'WhisperModel' "
                 "(known: BlipForConditionalGeneration, BlipForImageTextRetrieval, BlipForQuestionAnswering, "
-                "ResNetForImageClassification)\n  do:    give a function that returns the module"
+                "QwenImageEditPipeline, QwenImageEditPlusPipeline, ResNetForImageClassification)\n"
+                "  do:    give a function that returns the module"
             ),
         ),
         (

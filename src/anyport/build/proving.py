@@ -123,7 +123,7 @@ def verify_part(
     signature = part.signature
     names = (part.name, VARIANT, signature.inputs, signature.outputs, signature.dims)
     spec = PartSpec(*names, command=settings.show_command)
-    sweep = sweep_settings(settings, captured.sizes)
+    sweep = sweep_settings(settings, captured.sizes, part.max_case_bytes)
     plan = plan_cases(signature.inputs, signature.dims, sweep, given_cases(part))
     session = open_session(model, SessionOptions(libraries=settings.libraries))
     try:
@@ -154,10 +154,18 @@ def _localized(verdict: Verdict, part: Part, captured: Capture, model: Path) -> 
     return replace(verdict, origin=str(found) if found else "no single module's output differs")
 
 
-def sweep_settings(settings: BuildSettings, seen: Mapping[str, int] | None = None) -> SweepSettings:
-    """Return how much is tried; sizes that the export saw are not counted as unseen."""
+def sweep_settings(
+    settings: BuildSettings, seen: Mapping[str, int] | None = None, max_case_bytes: int | None = None
+) -> SweepSettings:
+    """Return how much is tried.
+
+    Args:
+        settings: Of the build.
+        seen: Sizes that the export saw: they are not counted as unseen.
+        max_case_bytes: What the part allows for one case; the build may allow less.
+    """
     return SweepSettings(
-        max_case_bytes=settings.max_case_bytes,
+        max_case_bytes=min(settings.max_case_bytes, max_case_bytes or settings.max_case_bytes),
         max_cases=settings.max_cases,
         seed=settings.seed,
         seen_sizes={name: frozenset({size}) for name, size in (seen or {}).items()},

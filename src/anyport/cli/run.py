@@ -51,9 +51,14 @@ def command(words: Words) -> None:
         words.provider, words.threads, words.memory_limit_bytes, libraries=words.libraries
     )
     context = click.get_current_context()
-    with task_of(chosen_graphs(context), TaskOptions(words.variant, session=session)) as task:
+    options = TaskOptions(words.variant, session=session, progress=_told)
+    with task_of(chosen_graphs(context), options) as task:
         found = task.answer(words.inputs, chosen_options(context))
     if words.as_json:
         show_json(found.record)
     else:
         click.echo("\n".join(found.lines))
+
+
+def _told(text: str) -> None:
+    click.echo(f"  {text}", err=True)

@@ -30,6 +30,8 @@ class Part:
             other exporters, which name them as they like.
         given: The user's own cases, made anew at each call: input name -> array.
         cures: What the module does otherwise than the model it was taken from, one line each.
+        max_case_bytes: The inputs of a planned case take at most this much, where a build would allow more:
+            the memory of attention grows with the square of its tokens.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Part:
     outputs_in_order: bool = False
     given: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None = None
     cures: tuple[str, ...] = ()
+    max_case_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

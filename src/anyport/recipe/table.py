@@ -29,6 +29,11 @@ RECIPES: Final[Mapping[str, RecipeEntry]] = {  # sorted; nothing is imported bef
         "captions, questions and matching with BLIP, of transformers or salesforce/BLIP",
         frozenset({".pth"}),
     ),
+    "qwen_edit": RecipeEntry(
+        "anyport.recipe.qwen_edit",
+        frozenset({"QwenImageEditPipeline", "QwenImageEditPlusPipeline"}),
+        "pictures and an instruction in, a picture out: diffusers' Qwen-Image-Edit",
+    ),
     "resnet": RecipeEntry(
         "anyport.recipe.resnet",
         frozenset({"ResNetForImageClassification"}),

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from torch import nn
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from anyport.recipe import Recipe
     from anyport.tensors import Signature
+
+_PIPELINE: Final = "model_index.json"  # of diffusers
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +272,11 @@ def _loaded(recipe: Recipe, checkpoint: str | Path, text: str) -> Model:
 
 
 def _architecture(checkpoint: str | Path) -> str:
-    config = checkpoint / "config.json" if isinstance(checkpoint, Path) else _download_config(checkpoint)
+    """Return what a checkpoint calls itself; a pipeline of diffusers says it in a file of its own."""
+    config = _local_config(checkpoint) if isinstance(checkpoint, Path) else _download_config(checkpoint)
     try:
         content: Mapping[str, Any] = json.loads(config.read_text(encoding="utf-8"))
-        return str(content["architectures"][0])
+        return str(content["_class_name"] if config.name == _PIPELINE else content["architectures"][0])
     except (OSError, ValueError, LookupError, TypeError) as err:
         raise SourceError(
             f"'{Path(checkpoint).name}' has no config.json that names its architecture",
@@ -281,12 +284,20 @@ def _architecture(checkpoint: str | Path) -> str:
         ) from err
 
 
+def _local_config(folder: Path) -> Path:
+    config, pipeline = folder / "config.json", folder / _PIPELINE
+    return pipeline if pipeline.is_file() and not config.is_file() else config
+
+
 def _download_config(name: str) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
     try:
-        return Path(hf_hub_download(name, "config.json"))
+        try:
+            return Path(hf_hub_download(name, "config.json"))
+        except EntryNotFoundError:
+            return Path(hf_hub_download(name, _PIPELINE))
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as err:
         raise SourceError(
             f"'{name}' is no folder here and no file.py:function, and the Hugging Face hub says: "

@@ -48,6 +48,7 @@ TASKS: Final[Mapping[str, TaskEntry]] = {  # sorted; nothing is imported before 
     "answer": TaskEntry("anyport.task.answer", "pictures and questions in, answers out"),
     "caption": TaskEntry("anyport.task.caption", "pictures in, sentences about them out"),
     "classify": TaskEntry("anyport.task.classify", "pictures in, labels and probabilities out"),
+    "edit": TaskEntry("anyport.task.edit", "pictures and an instruction in, an edited picture out"),
     "embed": TaskEntry("anyport.task.embed", "pictures and texts in, vectors out"),
     "match": TaskEntry("anyport.task.match", "pictures and texts in, which fit each other out"),
     TENSORS: TaskEntry("anyport.task.tensors", "arrays in, arrays out"),

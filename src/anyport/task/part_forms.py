@@ -24,6 +24,7 @@ class Form:
     outputs: Mapping[str, int]
 
 
+_BATCH_AXIS: Final = {("position_ids", 3): 1}  # frames, rows and columns stand before the batch
 _IDS: Final = {"input_ids": 2, "attention_mask": 2}
 FORMS: Final[Mapping[str, Form]] = {
     "cross_keys": Form({"encoder_hidden_states": 3}, {"cross_*_k": 4, "cross_*_v": 4}),
@@ -55,11 +56,20 @@ def check_parts(task: str, wanted: Iterable[str], parts: Mapping[str, Signature]
     Raises:
         UsageError: A part is missing, or takes or gives other tensors.
     """
-    for name in wanted:
+    check_forms(task, {name: FORMS[name] for name in wanted}, parts)
+
+
+def check_forms(task: str, forms: Mapping[str, Form], parts: Mapping[str, Signature]) -> None:
+    """Check that a model has these parts, each of its form.
+
+    Raises:
+        UsageError: A part is missing, or takes or gives other tensors.
+    """
+    for name, form in forms.items():
         if name not in parts:
             listed = ", ".join(parts) or "none"
             raise UsageError(f"the task '{task}' needs a part '{name}', the model has: {listed}")
-        form, signature = FORMS[name], parts[name]
+        signature = parts[name]
         for kind, axes, specs in (
             ("inputs", form.inputs, signature.inputs),
             ("outputs", form.outputs, signature.outputs),
@@ -88,7 +98,8 @@ def _check_tensors(what: str, wanted: Mapping[str, int], specs: Iterable[TensorS
             + (f"; unknown: {', '.join(strange)}" if strange else "")
         )
     for name, spec in found.items():
-        if len(spec.axes) != wanted[name] or spec.axes[0].is_fixed:
+        batch = _BATCH_AXIS.get((name, len(spec.axes)), 0)
+        if len(spec.axes) != wanted[name] or spec.axes[batch].is_fixed:
             raise UsageError(
                 f"{what}: '{name}' must have {wanted[name]} axes, the first of them dynamic; it is {spec}"
             )

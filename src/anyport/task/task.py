@@ -13,7 +13,7 @@ from anyport.errors import UsageError
 from anyport.runtime import SessionOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -26,11 +26,13 @@ class TaskOptions:
         variant: The variant of the bundle; ``None`` is the bundle's own choice.
         runtime: One of `anyport.runtime.RUNTIMES`.
         session: How its graphs are opened.
+        progress: Told by long work what it has done, such as ``step 3 of 40``.
     """
 
     variant: str | None = None
     runtime: str = "onnxruntime"
     session: SessionOptions = field(default_factory=SessionOptions)
+    progress: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

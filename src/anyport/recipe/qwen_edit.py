@@ -1,0 +1,123 @@
+"""Qwen-Image-Edit: pictures and an instruction in, a picture out.
+
+diffusers' ``QwenImageEditPlusPipeline`` (Qwen/Qwen-Image-Edit-2509), and ``QwenImageEditPipeline``, which
+takes one picture.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from anyport.errors import SourceError, require
+from anyport.recipe.part import Model
+from anyport.recipe.qwen_edit_assets import TOKENIZER, check_configs, edit_settings, read_tokenizer
+from anyport.recipe.qwen_edit_cases import with_cases
+from anyport.recipe.qwen_edit_folder import INDEX, open_folder, read_json, stored_halves
+from anyport.recipe.qwen_edit_parts import Networks, edit_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from anyport.recipe.part import Part
+
+_COMPONENTS: Final[Mapping[str, str]] = {  # component -> the package and class it is loaded with
+    "text_encoder": "transformers.Qwen2_5_VLForConditionalGeneration",
+    "transformer": "diffusers.QwenImageTransformer2DModel",
+    "vae": "diffusers.AutoencoderKLQwenImage",
+}
+_HOME: Final[Mapping[str, str]] = {  # part -> the component it is taken from
+    "text_encoder": "text_encoder",
+    "transformer": "transformer",
+    "vae_decoder": "vae",
+    "vae_encoder": "vae",
+    "vision_encoder": "text_encoder",
+}
+
+
+def load(checkpoint: str | Path) -> Model:
+    """Load a folder of diffusers, or a Hugging Face id.
+
+    Raises:
+        MissingExtraError: diffusers is not installed.
+        SourceError: The pipeline is not whole, or asks for what the parts do not do; it names the file.
+    """
+    require("diffusers", extra="edit", step="a pipeline of diffusers")
+    folder = open_folder(checkpoint)
+    check_configs(folder)
+    networks = Networks(**{name: _component(folder, name) for name in _COMPONENTS})
+    tokenizer = read_tokenizer(folder)
+    pipeline = read_json(folder / INDEX)["_class_name"]
+    settings = edit_settings(folder, networks, pipeline, tokenizer)
+    parts = tuple(_with_widening(part, folder) for part in edit_parts(networks))
+    name = Path(checkpoint).name
+    return Model(
+        name=name.lower(),
+        source=name if Path(checkpoint).exists() else str(checkpoint),
+        parts=with_cases(parts, settings, tokenizer),
+        task="edit",
+        settings=settings,
+        assets={TOKENIZER: tokenizer},
+    )
+
+
+def _with_widening(part: Part, folder: Path) -> Part:
+    """Say so where weights are stored in two bytes and computed with in four."""
+    stored = stored_halves(folder, _HOME[part.name])
+    if not stored:
+        return part
+    return replace(
+        part, cures=(*part.cures, f"weights stored in {' and '.join(stored)} are widened to float32")
+    )
+
+
+def _component(folder: Path, name: str) -> Any:
+    import torch
+
+    package, _, cls = _COMPONENTS[name].partition(".")
+    loader = getattr(require(package, extra="edit", step="a pipeline of diffusers"), cls)
+    word = "dtype" if package == "transformers" else "torch_dtype"
+    with _quiet():
+        module, found = loader.from_pretrained(
+            folder / name,
+            **{word: torch.float32},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+        )
+    _check_whole(found, name, folder.name)
+    return module.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the reports of both packages to themselves: what is wrong with a checkpoint is an error here."""
+    from diffusers.utils import logging as diffusers_reports
+    from transformers.utils import logging as transformers_reports
+
+    reports = (diffusers_reports, transformers_reports)
+    levels = [report.get_verbosity() for report in reports]
+    for report in reports:
+        report.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        for report, level in zip(reports, levels, strict=True):
+            report.set_verbosity(level)
+
+
+def _check_whole(found: Mapping[str, Any], component: str, name: str) -> None:
+    """Refuse weights that are not those of the configuration: the packages fill in random ones."""
+    other = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
+    missing = [key for key in found["missing_keys"] if key not in other]
+    unknown = list(found["unexpected_keys"])
+    for word, keys in (("lacks", missing), ("has unknown", unknown), ("has of another shape", other)):
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise SourceError(
+                f"{component} of '{name}' {word} {len(keys)} weights: '{min(keys)}'{more}",
+                do=f"give the whole pipeline, with the {component}/config.json that belongs to it",
+            )

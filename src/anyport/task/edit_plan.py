@@ -1,0 +1,225 @@
+"""What will be done to edit a picture: everything that is read and checked before anything is computed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from anyport.errors import InputError
+from anyport.task.colour_profile import rgb_profile
+from anyport.task.edit_latents import drawn_latents, given_latents
+from anyport.task.edit_region import region_of_box, region_of_mask
+from anyport.task.edit_sizes import OutputSize, output_size, picture_sizes, size_of_area
+from anyport.task.flow_match import check_steps
+from anyport.task.pictures import read_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
+
+    from anyport.task.edit_prompt import Instruction, InstructionReader
+    from anyport.task.edit_region import Box
+    from anyport.task.edit_settings import EditorSettings
+    from anyport.task.edit_sizes import PictureSizes, Size
+    from anyport.task.pictures import Picture
+
+SMALL: Final = 32  # pixels: the VAE makes 4 numbers in a row of them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Editing:
+    """How a picture is edited; what is absent is as the bundle says.
+
+    Attributes:
+        negative: What the answer is led away from. It counts with a guidance scale above 1.
+        guidance: The scale of true classifier-free guidance; up to 1 the transformer runs once in a step,
+            above it twice.
+        steps: How many.
+        seed: Of the noise that the answer begins with, from numpy's generator: not the numbers of PyTorch.
+            0 if absent.
+        latents: The noise itself, float32[1, tokens, 64] as diffusers takes it, in the place of a seed.
+        size: Width and height of the answer.
+        mask: A picture of the size of the first one: only where it is white may that one change.
+        box: The same as left, top, right, bottom in pixels.
+        max_length: How many tokens of an instruction are used; 0 for all.
+    """
+
+    negative: str | None = None
+    guidance: float | None = None
+    steps: int | None = None
+    seed: int | None = None
+    latents: np.ndarray | None = None
+    size: Size | None = None
+    mask: Picture | None = None
+    box: Box | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeenPicture:
+    """A picture that was read.
+
+    Attributes:
+        name: The path it came from, or ``picture 3``.
+        image: Upright, of mode ``RGB``.
+        profile: The ICC profile of its numbers.
+        sizes: In which the model sees it.
+    """
+
+    name: str
+    image: Image.Image
+    profile: bytes | None
+    sizes: PictureSizes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EditPlan:
+    """What will be computed.
+
+    Attributes:
+        pictures: In their order.
+        prompts: The instruction, and the negative prompt where there is guidance.
+        guidance: The scale; 1 without.
+        n_steps: How many.
+        noise: float32[1, tokens, width], what the answer begins with.
+        output: Its size.
+        region: bool[height, width] of the first picture: where it may change. Everywhere if absent.
+        notes: What the user should know, such as words that are cut off.
+    """
+
+    pictures: tuple[SeenPicture, ...]
+    prompts: tuple[Instruction, ...]
+    guidance: float
+    n_steps: int
+    noise: np.ndarray
+    output: OutputSize
+    region: np.ndarray | None
+    notes: tuple[str, ...]
+
+
+def plan_edit(
+    pictures: Sequence[Picture],
+    instruction: str,
+    how: Editing,
+    settings: EditorSettings,
+    reader: InstructionReader,
+) -> EditPlan:
+    """Read and check everything.
+
+    Raises:
+        InputError: Naming what does not fit.
+    """
+    n_steps = settings.sampling.steps if how.steps is None else how.steps
+    check_steps(n_steps, settings.schedule)
+    scale = _guidance(how, settings)
+    prompts, notes = _prompts(instruction, how, settings, reader, scale)
+    seen = _seen(pictures, settings)
+    region = _region(how, seen[0].image.size)
+    output = _output(how, seen, settings, has_region=region is not None)
+    return EditPlan(
+        pictures=seen,
+        prompts=prompts,
+        guidance=scale if len(prompts) > 1 else 1.0,
+        n_steps=n_steps,
+        noise=_noise(how, output.computed, settings),
+        output=output,
+        region=region,
+        notes=(*notes, *_notes(seen, output)),
+    )
+
+
+def _guidance(how: Editing, settings: EditorSettings) -> float:
+    scale = settings.sampling.guidance if how.guidance is None else how.guidance
+    if not math.isfinite(scale) or scale < 0:
+        raise InputError(f"guidance is {scale}, it must be 0 or more", do="1 and below: no guidance")
+    return scale
+
+
+def _prompts(
+    instruction: str, how: Editing, settings: EditorSettings, reader: InstructionReader, scale: float
+) -> tuple[tuple[Instruction, ...], list[str]]:
+    most = settings.text.max_length if how.max_length is None else how.max_length
+    if most < 0:
+        raise InputError(f"max_length is {most}, it must be 0 or more")
+    negative = settings.sampling.negative if how.negative is None else how.negative
+    words = {"the instruction": instruction}
+    if scale > 1 and negative is not None:
+        words["the negative prompt"] = negative
+    read = {name: reader.read(text, name, most) for name, text in words.items()}
+    notes = [note for name, one in read.items() if (note := one.note(name)) is not None]
+    if not read["the instruction"].tokens:
+        notes.append("the instruction has no words: the model alone decides what to change")
+    if how.negative is not None and scale <= 1:
+        notes.append(f"guidance is {scale:g}: the negative prompt does not count")
+    return tuple(read.values()), notes
+
+
+def _seen(pictures: Sequence[Picture], settings: EditorSettings) -> tuple[SeenPicture, ...]:
+    if isinstance(pictures, str | bytes | np.ndarray | Path) or not hasattr(pictures, "__len__"):
+        raise InputError(
+            f"edit takes a list of pictures, not one {type(pictures).__name__}", do="write edit([picture], …)"
+        )
+    n, most = len(pictures), settings.picture.n_max
+    if not 1 <= n <= most:
+        wanted = "1 picture" if most == 1 else f"1 to {most} pictures"
+        raise InputError(f"there are {n} pictures, the model edits {wanted}")
+    found = []
+    for number, picture in enumerate(pictures, 1):
+        name = str(picture) if isinstance(picture, str | Path) else f"picture {number}"
+        image = read_picture(picture, name).convert("RGB")
+        sizes = picture_sizes(image.size, settings.picture, name)
+        found.append(SeenPicture(name, image, rgb_profile(picture), sizes))
+    return tuple(found)
+
+
+def _region(how: Editing, size: Size) -> np.ndarray | None:
+    if how.mask is not None and how.box is not None:
+        raise InputError("there are a mask and a box", do="give one of them")
+    if how.box is not None:
+        return region_of_box(how.box, size)
+    return None if how.mask is None else region_of_mask(how.mask, size)
+
+
+def _output(
+    how: Editing, seen: Sequence[SeenPicture], settings: EditorSettings, *, has_region: bool
+) -> OutputSize:
+    if not has_region:
+        return output_size(how.size, seen[-1].image.size, settings)
+    first = seen[0].image.size
+    if how.size not in {None, first}:
+        raise InputError(
+            "with a mask or a box the answer has the size of the first picture",
+            do="leave the size out, or the mask and the box",
+        )
+    limits = settings.picture
+    return OutputSize(size_of_area(first, limits.output_area, limits.side_multiple), first)
+
+
+def _noise(how: Editing, size: Size, settings: EditorSettings) -> np.ndarray:
+    if how.latents is not None:
+        if how.seed is not None:
+            raise InputError("there are latents and a seed", do="give one of them")
+        return given_latents(how.latents, size, settings.latents)
+    seed = 0 if how.seed is None else how.seed
+    if seed < 0:
+        raise InputError(f"seed is {seed}, it must be a whole number, 0 or more")
+    return drawn_latents(seed, size, settings.latents)
+
+
+def _notes(seen: Sequence[SeenPicture], output: OutputSize) -> list[str]:
+    notes = []
+    if output.computed != output.given:
+        (width, height), (wide, high) = output.computed, output.given
+        notes.append(f"computed at {width} x {height}, resized to {wide} x {high}")
+    for one in seen:
+        width, height = one.image.size
+        if min(width, height) < SMALL:
+            notes.append(f"{one.name} is {width} x {height} pixels: the model sees it much enlarged")
+    others = [one.name for one in seen[1:] if one.profile != seen[0].profile]
+    words = f"another colour profile than {seen[0].name}: the answer has the latter's"
+    return [*notes, *(f"{name} has {words}" for name in others)]
