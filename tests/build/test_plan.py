@@ -45,6 +45,19 @@ def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
     assert caught.value.what.endswith("has neither an anyport.toml nor the config.json of a checkpoint")
 
 
+def test_a_folder_of_diffusers_is_a_source(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{}")
+    assert locate(str(tmp_path)) == (None, Path())
+
+
+@pytest.mark.parametrize("given", ["a.safetensors:0.5", ["a.safetensors:0.5"]])
+def test_loras_reach_the_source(given: str | list[str]) -> None:
+    description = describe({"model": {"source": "Tiny-Edit", "lora": given}}, "test")
+    plan = BuildPlan(description, Path("here"), Path("m.port"), BuildSettings())
+    assert plan.request.adapters == ("a.safetensors:0.5",)
+    assert "lora      a.safetensors:0.5" in str(plan).splitlines()
+
+
 def test_a_plan_prints_what_it_will_do() -> None:
     words = {
         "model": {"source": "m.py:load"},

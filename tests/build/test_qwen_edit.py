@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from anyport.build import BuildPlan, BuildSettings, build, describe
 from anyport.build.proving import verify_part
 from anyport.bundle import open_bundle
 from anyport.graph.capture import capture
@@ -19,8 +18,9 @@ from anyport.recipe import qwen_edit
 from anyport.recipe.qwen_edit_parts import text_encoder, transformer
 from anyport.runtime import open_session
 from anyport.source import TorchReference, TorchSession
-from anyport.verify import Status, verify_bundle
-from tests.build.building import QUICK, silent
+from anyport.verify import Status
+from anyport.verify.whole_task import WHOLE_TASK
+from tests.build.edit_bundle import HOW, build_folder, tiny
 from tests.recipe.qwen_folders import SIZES, make_text_encoder, make_transformer, write_folder
 
 if TYPE_CHECKING:
@@ -30,17 +30,12 @@ if TYPE_CHECKING:
     from anyport.recipe import Part
 
 PARTS = ["vision_encoder", "text_encoder", "vae_encoder", "transformer", "vae_decoder"]
-HOW = replace(QUICK, max_cases=24, max_case_bytes=128 << 10)
-
-
-def build_folder(folder: Path, how: BuildSettings) -> BuildResult:
-    description = describe({"model": {"source": folder.name}}, "test")
-    return build(BuildPlan(description, folder.parent, folder.parent / "edit.port", how), silent)
 
 
 def check(result: BuildResult) -> None:
-    assert [verdict.part.name for verdict in result.verdicts] == PARTS
-    for verdict in result.verdicts:
+    assert [verdict.part.name for verdict in result.verdicts] == [*PARTS, WHOLE_TASK]
+    assert result.verdicts[-1].status is Status.PASS, result.verdicts[-1].table()
+    for verdict in result.verdicts[:-1]:
         assert {leg.name: leg.status for leg in verdict.legs} == dict.fromkeys(
             ("values", "power", "weights"), Status.PASS
         ), str(verdict)
@@ -55,15 +50,12 @@ def check(result: BuildResult) -> None:
     assert "assets/tokenizer.json" in [entry.path for entry in result.manifest.files]
 
 
-def test_a_folder_becomes_a_proven_bundle(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "Tiny-Edit")
-    result = build_folder(folder, HOW)
-    check(result)
-    with open_bundle(result.path) as bundle:
+def test_a_folder_becomes_a_proven_bundle(tmp_path_factory: pytest.TempPathFactory) -> None:
+    built = tiny(tmp_path_factory)
+    check(built.result)
+    with open_bundle(built.result.path) as bundle:
         bundle.check()
-        for verdict in verify_bundle(bundle, open_session):
-            assert verdict.status is Status.PASS, str(verdict)
-        for part in qwen_edit.load(folder).parts:
+        for part in qwen_edit.load(built.folder).parts:
             check_answers(part, bundle.graph_file(part.name))
 
 
@@ -80,7 +72,8 @@ def check_answers(part: Part, graph: Path) -> None:
 @pytest.mark.slow
 def test_a_middle_size(tmp_path: Path) -> None:
     """512, 256 and 768 wide; 6, 8 and 6 layers; rotations as published."""
-    check(build_folder(write_folder(tmp_path / "Mid-Edit", "mid"), replace(HOW, max_case_bytes=1 << 20)))
+    folder = write_folder(tmp_path / "Mid-Edit", "mid")
+    check(build_folder(folder, replace(HOW, max_case_bytes=1 << 20)).result)
 
 
 @pytest.mark.slow
@@ -96,6 +89,14 @@ def test_a_denoiser_block_of_the_published_width(tmp_path: Path) -> None:
     model = make_transformer(SIZES["tiny"], **published)
     assert model.inner_dim == 3072
     prove(transformer(model), tmp_path)
+
+
+def test_a_denoiser_with_zero_cond_t(tmp_path: Path) -> None:
+    """That of 2511: proven with the recipe's own cases."""
+    folder = write_folder(tmp_path / "Tiny-Edit", zero_cond_t=True)
+    part = next(part for part in qwen_edit.load(folder).parts if part.name == "transformer")
+    assert part.signature.inputs[-1].name == "is_output"
+    prove(part, tmp_path)
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def test_golden_bytes(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["cases", "Arrays"])
+@pytest.mark.parametrize("name", ["cases", "Arrays", "task"])
 def test_the_names_of_the_exact_proof_are_taken(tmp_path: Path, name: str) -> None:
     with pytest.raises(
         BundleError, match=f"^a lossy variant cannot be called '{name}', as the exact proof is"

@@ -51,6 +51,14 @@ def test_what_changes_the_graph_is_given_once_for_all_verbs() -> None:
     assert plan_from("m.py:load", chosen()).description.build == BuildTable()
 
 
+def test_loras_come_from_options_or_the_file(tmp_path: Path) -> None:
+    words = ("--lora", "a.safetensors", "--lora", "b.safetensors:0.5")
+    assert plan_from("Tiny-Edit", chosen(*words)).request.adapters == ("a.safetensors", "b.safetensors:0.5")
+    (tmp_path / "anyport.toml").write_text('[model]\nsource = "Tiny-Edit"\nlora = "c.safetensors"\n')
+    assert plan_from(str(tmp_path), chosen()).request.adapters == ("c.safetensors",)
+    assert plan_from(str(tmp_path), chosen(*words)).request.adapters == words[1::2]
+
+
 def test_variants_are_asked_for_in_the_file_or_by_options(tmp_path: Path) -> None:
     (tmp_path / "anyport.toml").write_text(
         '[model]\nsource = "m.py:load"\n[build]\nopset = 17\nfix = { n = 2, m = 3 }\nsimplify = "auto"\n'

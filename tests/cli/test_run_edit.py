@@ -54,6 +54,7 @@ def test_json_says_where_the_picture_is(shell: Shell, pictures: list[Path]) -> N
         "file": "out.webp",
         "width": 64,
         "height": 48,
+        "n_computed": 2,
         "notes": [note],
     }
 

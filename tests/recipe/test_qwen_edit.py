@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from anyport.errors import MissingExtraError, SourceError
 from anyport.recipe.qwen_edit import load
 from anyport.source import SourceRequest, find_model
+from tests.recipe.loras import ALPHA, RANK, write_lora
 from tests.recipe.qwen_folders import write_folder
 from tests.recipe.test_qwen_edit_assets import rewrite
 
@@ -114,6 +116,34 @@ def test_an_index_without_a_class_is_refused(folder: Path) -> None:
 def test_a_missing_subfolder_is_named(folder: Path) -> None:
     shutil.rmtree(folder / "text_encoder")
     assert failure(folder).what == "'Tiny-Edit' lacks text_encoder/config.json and 1 more files"
+
+
+def test_a_lora_is_merged_and_named(folder: Path) -> None:
+    """Paths are relative to the folder of the request; an adapter may come twice."""
+    before = {name: x.clone() for name, x in load(folder).parts[3].module.state_dict().items()}
+    weights = write_lora(folder.parent / "lightning.safetensors", load(folder).parts[3].module.transformer)
+    request = SourceRequest(folder.name, folder.parent, adapters=("lightning.safetensors:0.5",) * 2)
+    model = find_model(request)
+    transformer = {part.name: part for part in model.parts}["transformer"]
+    digest = hashlib.sha256((folder.parent / "lightning.safetensors").read_bytes()).hexdigest()
+    merged = (
+        f"the LoRA 'lightning.safetensors' (sha256 {digest}, scale 0.5) is merged into {len(weights)} weights"
+    )
+    assert transformer.cures[-2:] == (merged, merged)
+    assert not any("LoRA" in cure for part in model.parts if part is not transformer for cure in part.cures)
+    for name, weight in transformer.module.state_dict().items():
+        down, up = weights.get(name.removeprefix("transformer.").removesuffix(".weight"), (None, None))
+        change = 0 if up is None or name.endswith("bias") else ALPHA / RANK * (up @ down)
+        torch.testing.assert_close(weight, before[name] + change, rtol=1e-5, atol=1e-6)
+
+
+def test_a_lora_of_another_model_is_refused(folder: Path) -> None:
+    save_file({"blocks.0.lora_A.weight": torch.ones(2, 2)}, folder.parent / "other.safetensors")
+    with pytest.raises(SourceError) as caught:
+        find_model(SourceRequest(folder.name, folder.parent, adapters=("other.safetensors",)))
+    assert caught.value.what == (
+        "the LoRA 'other.safetensors' has 'blocks.0.lora_A.weight', which fits no linear layer of this model"
+    )
 
 
 def test_an_id_of_the_hub_is_downloaded_whole(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

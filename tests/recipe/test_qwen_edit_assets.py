@@ -130,8 +130,8 @@ def test_the_tokenizer_may_be_of_two_files(folder: Path) -> None:
     [
         (
             "transformer/config.json",
-            {"zero_cond_t": True},
-            "zero_cond_t = True, which this recipe does not do",
+            {"use_additional_t_cond": True},
+            "use_additional_t_cond = True, which this recipe does not do",
         ),
         ("transformer/config.json", {"guidance_embeds": True}, "guidance_embeds = True, which"),
         ("vae/config.json", {"attn_scales": [1.0]}, "attn_scales = [1.0], which"),

@@ -78,3 +78,10 @@ def test_one_picture_where_the_pipeline_takes_one(saved: Path, tmp_path: Path) -
     cases = cases_of(load(folder))
     assert {feeds["picture_ids"].max() for feeds in cases["vision_encoder"]} == {0}
     assert [feeds["image"].shape for feeds in cases["vae_encoder"]] == [(1, 3, 96, 96)]
+
+
+def test_2511_is_told_which_tokens_are_the_answers(tmp_path: Path) -> None:
+    model = load(write_folder(tmp_path / "Tiny-Edit", zero_cond_t=True))
+    for feeds in cases_of(model)["transformer"]:
+        assert feeds["is_output"].sum() == 15
+        assert feeds["is_output"][:15].all()

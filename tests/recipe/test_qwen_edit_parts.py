@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anyport.recipe.qwen_edit_parts import Networks, edit_parts
+from anyport.recipe.qwen_edit_parts import Networks, edit_parts, transformer
 from anyport.task.edit_settings import FORMS, PARTS
 from tests.recipe.qwen_folders import SIZES, make_text_encoder, make_transformer, make_vae
 
@@ -41,3 +41,12 @@ def test_the_notation(networks: Networks) -> None:
         "float32[batch, 3, 8*latent_height, 8*latent_width]"
     ]
     assert str(found["vae_encoder"].dims["height"]) == "16..4096:16"
+
+
+def test_a_denoiser_with_zero_cond_t_takes_a_mask() -> None:
+    """That of 2511."""
+    part = transformer(make_transformer(TINY, zero_cond_t=True))
+    assert [str(spec) for spec in part.signature.inputs if spec.name == "is_output"] == [
+        "bool[latent_tokens]"
+    ]
+    assert any("zero_cond_t" in cure for cure in part.cures)

@@ -101,6 +101,40 @@ def test_the_cure_leaves_nothing_behind(transformer: Any) -> None:
     assert torch.equal(expected_of(transformer, given, grids), before)
 
 
+@pytest.fixture(scope="module", name="of_2511")
+def _of_2511() -> Any:
+    return make_transformer(TINY, zero_cond_t=True)
+
+
+def masked(grids: list[tuple[int, int]], n_text: int, batch: int = 1) -> dict[str, Tensor]:
+    given = feeds(grids, n_text, batch)
+    rows, columns = grids[0]
+    return given | {"is_output": torch.arange(given["hidden_states"].shape[1]) < rows * columns}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("grids", GRIDS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_pictures_are_told_step_0(of_2511: Any, grids: list[tuple[int, int]], batch: int) -> None:
+    """``zero_cond_t``, with a mask in the place of diffusers' list of sizes."""
+    given = masked(grids, 9, batch)
+    expected = expected_of(of_2511, given, grids)
+    torch.testing.assert_close(Transformer(of_2511)(*given.values()), expected, **CLOSE)
+    mistaken = given | {"is_output": torch.ones_like(given["is_output"])}
+    assert (Transformer(of_2511)(*mistaken.values()) - expected).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_the_mask_leaves_nothing_behind(of_2511: Any) -> None:
+    given, grids = masked([(2, 3), (4, 5)], 7), [(2, 3), (4, 5)]
+    before = expected_of(of_2511, given, grids)
+    with pytest.raises(RuntimeError):
+        Transformer(of_2511)(*(given | {"img_cos": given["img_cos"][1:]}).values())
+    assert all(module.zero_cond_t for module in (of_2511, *of_2511.transformer_blocks))
+    assert not any({"forward", "_modulate"} & set(vars(module)) for module in of_2511.modules())
+    assert torch.equal(expected_of(of_2511, given, grids), before)
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_a_block_of_the_real_width() -> None:

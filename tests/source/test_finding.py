@@ -267,5 +267,21 @@ def test_the_hub_is_named_when_it_does_not_answer(tmp_path: Path, monkeypatch: p
         find_model(SourceRequest("example/no-such-model", tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("model.py:load", "a LoRA is merged into checkpoints alone"),
+        ("checkpoint", "no LoRA can be merged into 'checkpoint'"),
+    ],
+)
+def test_a_lora_where_none_can_be_merged(digits: Path, source: str, text: str) -> None:
+    (digits / "checkpoint").mkdir()
+    config = '{"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}'
+    (digits / "checkpoint" / "config.json").write_text(config, encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        find_model(SourceRequest(source, digits, signature(), adapters=("a.safetensors",)))
+    assert caught.value.what == text
+
+
 def test_a_function_is_returned_uncalled(digits: Path) -> None:
     assert load_function("model.py:number", digits)() == 3

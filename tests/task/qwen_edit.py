@@ -38,15 +38,24 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)  # networks this small only wait for each other's threads
 
 TINY = "tiny"
+TINY_2511 = "tiny-2511"  # with zero_cond_t
 Tensors = dict[str, torch.Tensor]
 
 
 # ── the pipeline ───────────────────────────────────────────────────────────────────────────────────────
 
 
+def sizes_of(model: str) -> qwen_folders.Sizes:
+    return qwen_folders.SIZES[model.removesuffix("-2511")]
+
+
+def transformer_of(model: str) -> Any:
+    return qwen_folders.make_transformer(sizes_of(model), zero_cond_t=model.endswith("-2511"))
+
+
 @cache
 def pipeline(model: str = TINY) -> Any:
-    sizes = qwen_folders.SIZES[model]
+    sizes = sizes_of(model)
     processor = object.__new__(Qwen2VLProcessor)
     tokenizer = qwen_folders.make_tokenizer()
     processor.image_processor = Qwen2VLImageProcessorPil()
@@ -60,7 +69,7 @@ def pipeline(model: str = TINY) -> Any:
         text_encoder=qwen_folders.make_text_encoder(sizes),
         tokenizer=tokenizer,
         processor=processor,
-        transformer=qwen_folders.make_transformer(sizes),
+        transformer=transformer_of(model),
     )
     found.set_progress_bar_config(disable=True)
     return found
@@ -214,32 +223,35 @@ def _denoiser(model: Any, feeds: Tensors) -> Tensors:
         torch.complex(feeds["img_cos"], feeds["img_sin"]),
         torch.complex(feeds["txt_cos"], feeds["txt_sin"]),
     )
+    n_all = feeds["hidden_states"].shape[1]
+    n = int(feeds["is_output"].sum()) if "is_output" in feeds else n_all
+    assert "is_output" not in feeds or feeds["is_output"][:n].all()
     [velocity] = model.transformer(
         hidden_states=feeds["hidden_states"],
         encoder_hidden_states=feeds["encoder_hidden_states"],
         encoder_hidden_states_mask=feeds["encoder_hidden_states_mask"],
         timestep=feeds["timestep"],
-        img_shapes=[[(1, 1, 1)]],
+        img_shapes=[[(1, 1, n), (1, 1, n_all - n)]],
         return_dict=False,
     )
     return {"velocity": velocity}
 
 
-def _mean_and_std(vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def mean_and_std(vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
     mean, std = torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)
     return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
 
 
 def _encoder(model: Any, feeds: Tensors) -> Tensors:
-    mean, std = _mean_and_std(model.vae)
+    mean, std = mean_and_std(model.vae)
     latent = model.vae.encode(feeds["image"][:, :, None]).latent_dist.mode()[:, :, 0]
     return {"latent": (latent - mean) / std}
 
 
 def _decoder(model: Any, feeds: Tensors) -> Tensors:
-    mean, std = _mean_and_std(model.vae)
-    image = model.vae.decode((feeds["latent"] * std + mean)[:, :, None], return_dict=False)[0][:, :, 0]
-    return {"image": image.clamp(-1, 1)}
+    mean, std = mean_and_std(model.vae)
+    latent = (feeds["latent"] * std + mean)[:, :, None]
+    return {"image": model.vae.decoder(model.vae.post_quant_conv(latent))[:, :, 0]}
 
 
 FORMS: dict[str, tuple[dict[str, str], dict[str, str]]] = {  # W and H are numbers of the model
@@ -300,17 +312,19 @@ DIMS = {
     "merged": "1..16384",
     "latent_tokens": "1..65536",
     "text_tokens": "1..8192",
-    "height": "32..8192:16",
-    "width": "32..8192:16",
+    "height": "16..8192:16",
+    "width": "16..8192:16",
     "latent_height": "2..1024:2",
     "latent_width": "2..1024:2",
 }
 
 
 def signature(part: str, model: str = TINY) -> Signature:
-    sizes = qwen_folders.SIZES[model]
+    sizes = sizes_of(model)
     numbers = {"W]": f"{sizes.text[0]}]", "H]": f"{sum(sizes.rope) // 2}]"}
     inputs, outputs = ({name: _with(form, numbers) for name, form in one.items()} for one in FORMS[part])
+    if part == "transformer" and model.endswith("-2511"):
+        inputs["is_output"] = "bool[latent_tokens]"
     named = " ".join((*inputs.values(), *outputs.values()))
     dims = {name: sizes for name, sizes in DIMS.items() if name in named}
     return signature_of_part(PartEntry(inputs, outputs, dims))
@@ -331,8 +345,7 @@ class _Models:
 
 @cache
 def _models(model: str) -> _Models:
-    sizes = qwen_folders.SIZES[model]
-    transformer = qwen_folders.make_transformer(sizes)
+    sizes, transformer = sizes_of(model), transformer_of(model)
     transformer.pos_embed = _GivenTables()
     return _Models(qwen_folders.make_text_encoder(sizes), transformer, qwen_folders.make_vae(sizes))
 
@@ -393,7 +406,7 @@ def settings(model: str = TINY, **more: dict[str, Any]) -> dict[str, Any]:
             "vae_area": 256 * 256,
             "output_area": 256 * 256,
         },
-        "rope": {"axes": list(qwen_folders.SIZES[model].rope)},
+        "rope": {"axes": list(sizes_of(model).rope)},
         "sampling": {"steps": 2},
     }
     for name, group in more.items():

@@ -40,6 +40,7 @@ CASES = {
     "1,000 characters": Case("f", "Put the cat on the table. " * 40, "blurry", 4.0, (192, 192), 4),
     "one token": Case("f", "x", "y", 4.0, (16, 16), 4),
     "narrow": Case("f", "x", None, 1.0, (512, 16), 4),
+    "2511": Case("f,t", "make it blue", "blurry", 4.0, (208, 240), model=qwen_edit.TINY_2511),
     "40 steps": Case("f", "make it blue", "blurry", 4.0, (192, 192), 40),
 }
 GUIDED, MULTIMODAL = CASES["2 pictures, odd grid"], CASES["3 pictures, multimodal"]

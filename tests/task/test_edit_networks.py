@@ -63,7 +63,7 @@ def test_states_latents_and_tables_are_those_of_the_pipeline(
     assert len(states) == 2
     assert states[0].shape == wanted.shape
     assert np.abs(states[0] - wanted).max() < 1e-5 * np.abs(wanted).max()
-    hidden = np.concatenate([plan.noise, networks.reference_latents(plan.pictures)], axis=1)
+    hidden = np.concatenate([plan.noise, networks.reference_latents(plan)], axis=1)
     latents = theirs["hidden_states"].numpy()
     assert hidden.shape == latents.shape
     assert np.abs(hidden - latents).max() < 1e-5 * np.abs(latents).max()

@@ -49,7 +49,14 @@ def test_defaults_are_those_of_the_2509_checkpoint() -> None:
             {"schedule": {"shift": 0.0}},
             "settings: schedule and rope must hold finite numbers, shift and theta",
         ),
-        ({"schedule": {"terminal": 1.0}}, "settings: schedule.terminal = 1.0 must lie between 0 and 1"),
+        (
+            {"schedule": {"terminal": 1.0}},
+            "settings: schedule.terminal = 1.0 must be 0 (none) or lie below 1",
+        ),
+        (
+            {"schedule": {"terminal": -0.1}},
+            "settings: schedule.terminal = -0.1 must be 0 (none) or lie below 1",
+        ),
         (
             {"schedule": {"max_tokens": 256}},
             "settings: schedule.max_tokens must be above schedule.base_tokens",

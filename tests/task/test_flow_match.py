@@ -18,7 +18,7 @@ from anyport.task.flow_match import check_steps, euler_step, noised, sigmas, tim
 SCHEDULES = [
     ScheduleSettings(),
     ScheduleSettings(terminal=None),
-    ScheduleSettings(base_shift=1.0986122886681098, max_shift=1.0986122886681098, terminal=None),  # Lightning
+    ScheduleSettings(base_shift=1.0986122886681098, max_shift=1.0986122886681098, terminal=0),  # Lightning
     ScheduleSettings(time_shift="linear", base_shift=2.0, max_shift=3.0),
     ScheduleSettings(dynamic=False, shift=3.0, terminal=None),
     ScheduleSettings(dynamic=False, shift=3.0, terminal=0.1),

@@ -36,6 +36,7 @@ class ModelTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         author: Who answers for the model.
         license: An SPDX identifier.
         trained_at: A date, ``2026-11-20``.
+        lora: Adapters that are merged into a checkpoint: ``FILE.safetensors`` or ``FILE.safetensors:SCALE``.
     """
 
     source: str
@@ -46,6 +47,12 @@ class ModelTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     author: str = ""
     license: str = ""
     trained_at: str = ""
+    lora: str | list[str] = []
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Every LoRA, in the order in which they are merged."""
+        return (self.lora,) if isinstance(self.lora, str) else tuple(self.lora)
 
 
 class CasesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

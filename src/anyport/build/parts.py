@@ -16,6 +16,7 @@ from anyport.bundle import GraphEntry, Step
 from anyport.graph.capture import capture
 from anyport.graph.deriving import note_derivations
 from anyport.graph.storing import Graph, StoreOptions, store
+from anyport.source import find_ranges
 from anyport.verify import Status, Verdict
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from anyport.graph.simplification import Simplification
     from anyport.recipe import Model, Part
     from anyport.runtime import Optimization
+    from anyport.source import Ranges
 
 PROOF_BYTES: Final = 19_000_000  # the arrays of a proof; with its cases it stays under 20 MB
 
@@ -42,6 +44,7 @@ class ProvenPart:
         recorder: The reference's answers.
         steps: What was done to the graph, in order.
         simplification: What the simplifiers made of it; ``None`` if none was asked for.
+        ranges: How large the numbers inside it become; ``None`` if it has no cases of its own.
     """
 
     part: Part
@@ -50,6 +53,7 @@ class ProvenPart:
     recorder: Recorder
     steps: tuple[Step, ...]
     simplification: Simplification | None = None
+    ranges: Ranges | None = None
 
     @property
     def optimization(self) -> Optimization:
@@ -101,7 +105,8 @@ def export_and_prove(
     progress("verify", verdict.summary())
     if not is_allowed(verdict, plan.settings):
         verdict.raise_if_bad()
-    proven = ProvenPart(part, graph, verdict, recorder, (_export_step(converted, part, plan, verdict),))
+    made = (_export_step(converted, part, plan, verdict),)
+    proven = ProvenPart(part, graph, verdict, recorder, made, ranges=_ranges(part, progress))
     settings = simplify_settings(plan.description.build.simplify)
     if settings is None:
         note_derivations(folder / "modules.json", captured.program, path)
@@ -111,6 +116,14 @@ def export_and_prove(
     note_derivations(folder / "modules.json", captured.program, path)
     steps = (*proven.steps, simplified.step)
     return replace(proven, graph=simplified.graph, steps=steps, simplification=simplified.found)
+
+
+def _ranges(part: Part, progress: Callable[[str, str], None]) -> Ranges | None:
+    """Look for numbers that float16 would not hold."""
+    found = find_ranges(part)
+    if found is not None and (warning := found.warning()) is not None:
+        progress("warning", warning)
+    return found
 
 
 def _export_step(converted: Converted, part: Part, plan: BuildPlan, verdict: Verdict) -> Step:

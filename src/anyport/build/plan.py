@@ -65,6 +65,7 @@ class BuildPlan:
         model, made = self.description.model, self.description.build
         lines = [
             f"source    {model.source}",
+            *(f"lora      {text}" for text in model.adapters),
             f"export    opset {made.opset}",
             *(f"          input  {name} = {text}" for name, text in self.description.inputs.items()),
             *(f"          output {name} = {text}" for name, text in self.description.outputs.items()),
@@ -89,6 +90,7 @@ class BuildPlan:
             signature=signature_of(self.description),
             arguments=self.description.arguments,
             cases=cases.function if cases else None,
+            adapters=self.description.model.adapters,
         )
 
 
@@ -106,7 +108,7 @@ def locate(target: str) -> tuple[Description | None, Path]:
         return read_description(path / FILE_NAME), path
     if path.is_file() and path.suffix == ".toml":
         return read_description(path), path.parent
-    if path.is_dir() and not (path / "config.json").is_file():
+    if path.is_dir() and not any((path / name).is_file() for name in ("config.json", "model_index.json")):
         raise UsageError(
             f"'{target}' has neither an {FILE_NAME} nor the config.json of a checkpoint",
             do=f"write {target.rstrip('/')}/{FILE_NAME}; docs/build.md shows one",

@@ -25,6 +25,7 @@ from anyport.build.provenance import created_at, provenance_of
 from anyport.build.proving import VARIANT, read_cases_once
 from anyport.build.report import machine_report
 from anyport.build.simplifying import simplify_settings
+from anyport.build.task_proving import ask_original, prove_task
 from anyport.bundle import (
     FORMAT,
     Manifest,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from anyport.compress.compression import Compression
     from anyport.graph.simplification import Simplification
     from anyport.recipe import Model, Part
+    from anyport.source import Ranges
 
 _MAX_REPORT_BYTES: Final = 64 << 20
 
@@ -61,10 +63,11 @@ class BuildResult:
         path: The bundle.
         manifest: Of the bundle.
         digest: sha256 of the manifest, which holds the digests of all other files.
-        verdicts: One per part.
+        verdicts: One per part, and one for the whole task where its original program answered.
         simplifications: Part -> what the simplifiers made of it, where any was asked for.
         compressions: Variant -> part -> what was kept of what was tried.
         refused: Variant that was asked for -> the gate that it did not pass; the bundle is without it.
+        ranges: Part -> how large the numbers inside it become, where it has cases of its own.
     """
 
     path: Path
@@ -74,6 +77,7 @@ class BuildResult:
     simplifications: Mapping[str, Simplification] = field(default_factory=dict)
     compressions: Mapping[str, Mapping[str, Compression]] = field(default_factory=dict)
     refused: Mapping[str, CompressError] = field(default_factory=dict)
+    ranges: Mapping[str, Ranges] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict: what a program wants to know of a build."""
@@ -90,6 +94,7 @@ class BuildResult:
             "simplifications": simplifications,
             "compressions": compressions,
             "refused": errors,
+            "ranges": {part: found.to_json() for part, found in self.ranges.items()},
         }
 
 
@@ -109,14 +114,18 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     check_user_files(plan)
     with Staging.open(plan.output, force=plan.settings.force) as staging:
         model = load_model(plan, progress)
+        asked = ask_original(model, plan, progress)
         write_assets(staging.folder, model.assets)
         proven = []
         for part in model.parts:
             folder = staging.folder / "parts" / part.name / VARIANT
             folder.mkdir(parents=True)
             proven.append(export_and_prove(model, part, plan, progress, folder))
+        verdicts = [p.verdict for p in proven]
+        if asked is not None:
+            verdicts.append(prove_task(model, asked, (staging.folder, proven), plan, progress))
         variants = _compressed(model, proven, plan, progress)
-        manifest, digest = _seal(staging.folder, model, (proven, variants), plan)
+        manifest, digest = _seal(staging.folder, model, (proven, verdicts, variants), plan)
         staging.commit()
     size_mb = sum(entry.size_bytes for entry in manifest.files) / 1e6
     progress(
@@ -127,10 +136,11 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
         plan.output,
         manifest,
         digest,
-        tuple(p.verdict for p in proven),
+        tuple(verdicts),
         {p.part.name: p.simplification for p in proven if p.simplification is not None},
         {name: variant.found for name, variant in variants.items() if isinstance(variant, Variant)},
         {name: error for name, error in variants.items() if isinstance(error, CompressError)},
+        {p.part.name: p.ranges for p in proven if p.ranges is not None},
     )
     _write_report(result, time.monotonic() - started_s)
     return result
@@ -191,24 +201,24 @@ def _compressed(
 def _seal(
     folder: Path,
     model: Model,
-    made: tuple[list[ProvenPart], Mapping[str, Variant | CompressError]],
+    made: tuple[list[ProvenPart], list[Verdict], Mapping[str, Variant | CompressError]],
     plan: BuildPlan,
 ) -> tuple[Manifest, str]:
-    proven, variants = made
+    proven, verdicts, variants = made
     proof, arrays = proof_of({p.part.name: p.recorder for p in proven})
     write_proof(folder, proof, arrays)
-    manifest = _manifest(model, proven, plan)
+    manifest = _manifest(model, proven, verdicts, plan)
     more = {name: variant.entry for name, variant in variants.items() if isinstance(variant, Variant)}
     manifest = msgspec.structs.replace(manifest, variants=dict(manifest.variants) | more)
-    lines = [f"`{p.part.name}`: {p.verdict.summary()}" for p in proven]
+    lines = [f"`{verdict.part.name}`: {verdict.summary()}" for verdict in verdicts]
     (folder / "MODEL_CARD.md").write_text(model_card(manifest, lines), encoding="utf-8", newline="\n")
     return seal_bundle(folder, manifest)
 
 
-def _manifest(model: Model, proven: list[ProvenPart], plan: BuildPlan) -> Manifest:
+def _manifest(model: Model, proven: list[ProvenPart], verdicts: list[Verdict], plan: BuildPlan) -> Manifest:
     table = plan.description.model
-    statuses = {p.verdict.status for p in proven}
-    note = "" if statuses == {Status.PASS} else "; ".join(p.verdict.summary() for p in proven)
+    statuses = {verdict.status for verdict in verdicts}
+    note = "" if statuses == {Status.PASS} else "; ".join(verdict.summary() for verdict in verdicts)
     steps = [step for p in proven for step in p.steps]
     return Manifest(
         format=FORMAT,

@@ -19,7 +19,7 @@ MANIFEST_NAME: Final = "manifest.json"
 SEAL_NAME: Final = "SEAL"
 MAX_MANIFEST_BYTES: Final = 16 << 20
 MAX_SEAL_BYTES: Final = 100
-EXACT_PROOF_NAMES: Final = frozenset({"arrays", "cases"})
+EXACT_PROOF_NAMES: Final = frozenset({"arrays", "cases", "task"})
 
 _NUMBER: Final = r"(?:0|[1-9][0-9]*)"
 _BEFORE: Final = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"

@@ -64,6 +64,12 @@ def describing_options(function: _F) -> _F:
         click.option(
             "--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="Of forward(), fixed."
         ),
+        click.option(
+            "--lora",
+            multiple=True,
+            metavar="FILE[:SCALE]",
+            help="A LoRA (.safetensors) to merge.",
+        ),
         click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the task."),
         click.option("--cases", metavar="FILE.py:FUNCTION", help="Your own inputs, for the comparison."),
         *(click.option(f"--{fact.replace('_', '-')}", fact, help=f"As [model] {fact}.") for fact in _FACTS),
@@ -120,6 +126,8 @@ def plan_from(target: str, chosen: dict[str, Any]) -> BuildPlan:
     found, folder = locate(target)
     words: dict[str, Any] = _words_of(found) if found else {"model": {"source": target}}
     words["model"] |= {fact: chosen[fact] for fact in _FACTS if chosen[fact] is not None}
+    if chosen["lora"]:
+        words["model"]["lora"] = list(chosen["lora"])
     for table, option in (("inputs", "--input"), ("outputs", "--output"), ("dims", "--dim")):
         words[table] = words.get(table, {}) | pairs(chosen[table], option)
     for table, option in (("arguments", "--argument"), ("settings", "--set")):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from torch import nn
 
+    from anyport.recipe.adapters import Adapter
+    from anyport.task.rehearsals import TaskAnswer, TaskRequest
     from anyport.tensors import Signature
 
 
@@ -55,6 +57,8 @@ class Model:
         task: The task that runs them; ``None`` offers tensors in, tensors out.
         settings: The settings of the task.
         assets: Files that the task reads: path below ``assets/`` -> content.
+        task_cases: Requests for the whole task, and what the original program answers them, made anew at each
+            call; given the settings, which the user may have changed.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Model:
     task: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     assets: Mapping[str, bytes] = field(default_factory=dict)
+    task_cases: Callable[[Mapping[str, Any]], Iterable[tuple[TaskRequest, TaskAnswer]]] | None = None
 
 
 class Recipe(Protocol):
@@ -70,3 +75,11 @@ class Recipe(Protocol):
 
     def load(self, checkpoint: str | Path) -> Model:
         """Load a checkpoint (a folder, or a Hugging Face id) and take it apart."""
+
+
+@runtime_checkable
+class AdaptableRecipe(Recipe, Protocol):
+    """A recipe that merges LoRA adapters."""
+
+    def load_adapted(self, checkpoint: str | Path, adapters: Sequence[Adapter]) -> Model:
+        """Load a checkpoint, merge adapters into it, one after the other, and take it apart."""

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport.errors import SourceError, require
+from anyport.recipe.adapters import merge_adapter
 from anyport.recipe.part import Model
 from anyport.recipe.qwen_edit_assets import TOKENIZER, check_configs, edit_settings, read_tokenizer
 from anyport.recipe.qwen_edit_cases import with_cases
 from anyport.recipe.qwen_edit_folder import INDEX, open_folder, read_json, stored_halves
+from anyport.recipe.qwen_edit_original import OriginalPipeline
 from anyport.recipe.qwen_edit_parts import Networks, edit_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from anyport.recipe.adapters import Adapter
     from anyport.recipe.part import Part
 
 _COMPONENTS: Final[Mapping[str, str]] = {  # component -> the package and class it is loaded with
@@ -45,6 +48,16 @@ def load(checkpoint: str | Path) -> Model:
         MissingExtraError: diffusers is not installed.
         SourceError: The pipeline is not whole, or asks for what the parts do not do; it names the file.
     """
+    return load_adapted(checkpoint, ())
+
+
+def load_adapted(checkpoint: str | Path, adapters: Sequence[Adapter]) -> Model:
+    """Load a pipeline as `load` does, and merge LoRA adapters into its transformer.
+
+    Raises:
+        MissingExtraError: diffusers is not installed.
+        SourceError: As for `load`; or an adapter is none, or of another model.
+    """
     require("diffusers", extra="edit", step="a pipeline of diffusers")
     folder = open_folder(checkpoint)
     check_configs(folder)
@@ -52,7 +65,9 @@ def load(checkpoint: str | Path) -> Model:
     tokenizer = read_tokenizer(folder)
     pipeline = read_json(folder / INDEX)["_class_name"]
     settings = edit_settings(folder, networks, pipeline, tokenizer)
+    merged = tuple(merge_adapter(networks.transformer, adapter) for adapter in adapters)
     parts = tuple(_with_widening(part, folder) for part in edit_parts(networks))
+    parts = tuple(replace(p, cures=p.cures + merged) if p.name == "transformer" else p for p in parts)
     name = Path(checkpoint).name
     return Model(
         name=name.lower(),
@@ -61,6 +76,7 @@ def load(checkpoint: str | Path) -> Model:
         task="edit",
         settings=settings,
         assets={TOKENIZER: tokenizer},
+        task_cases=OriginalPipeline(folder, pipeline, networks, settings).answers,
     )
 
 
@@ -99,14 +115,17 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging as transformers_reports
 
     reports = (diffusers_reports, transformers_reports)
-    levels = [report.get_verbosity() for report in reports]
+    before = [(report.get_verbosity(), report.is_progress_bar_enabled()) for report in reports]
     for report in reports:
         report.set_verbosity(logging.ERROR)
+        report.disable_progress_bar()
     try:
         yield
     finally:
-        for report, level in zip(reports, levels, strict=True):
+        for report, (level, has_bar) in zip(reports, before, strict=True):
             report.set_verbosity(level)
+            if has_bar:
+                report.enable_progress_bar()
 
 
 def _check_whole(found: Mapping[str, Any], component: str, name: str) -> None:

@@ -80,7 +80,7 @@ _SCHEDULER: Final[Mapping[str, Any]] = {
     "use_exponential_sigmas": False,
     "use_karras_sigmas": False,
 }
-_TRANSFORMER_REFUSED: Final = ("guidance_embeds", "use_additional_t_cond", "use_layer3d_rope", "zero_cond_t")
+_TRANSFORMER_REFUSED: Final = ("guidance_embeds", "use_additional_t_cond", "use_layer3d_rope")
 _SCHEDULER_REFUSED: Final = (
     "invert_sigmas",
     "stochastic_sampling",
@@ -115,7 +115,7 @@ def _refuse(config: Mapping[str, Any], file: str, names: tuple[str, ...]) -> Non
         if config.get(name):
             raise SourceError(
                 f"{file} has {name} = {config[name]}, which this recipe does not do",
-                do="give a pipeline as Qwen/Qwen-Image-Edit-2509 is",
+                do="give a pipeline as Qwen/Qwen-Image-Edit-2509 or 2511 is",
             )
 
 

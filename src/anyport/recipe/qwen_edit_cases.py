@@ -144,7 +144,10 @@ class _Journey:
         width = self._settings.latents.token_width
         noise = make_array(Normal(7), (1, _OUTPUT[0] * _OUTPUT[1], width), "float32")
         text = states[:, n_dropped:]
+        mask = {"is_output": np.arange(sum(rows * columns for rows, columns in grids)) < noise.shape[1]}
+        names = {spec.name for spec in self._parts["transformer"].signature.inputs}
         return {
+            **(mask if "is_output" in names else {}),
             "hidden_states": np.concatenate([noise, *(pack(latent, patch) for latent in latents)], axis=1),
             "encoder_hidden_states": text,
             "encoder_hidden_states_mask": np.ones(text.shape[:2], np.bool_),
@@ -162,7 +165,7 @@ class _Journey:
 
 
 def _is_table(name: str) -> bool:
-    return name.endswith(("_cos", "_sin"))
+    return name.endswith(("_cos", "_sin", "is_output"))
 
 
 def _picture(width: int, height: int) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 REAL_ROTATION: Final = (
     "rotary positions are real cosines and sines, and inputs: ONNX has no complex numbers, and diffusers "
@@ -19,6 +20,10 @@ REAL_ROTATION: Final = (
 TEXT_MASK: Final = (
     "the text mask becomes a bias of the joint attention: diffusers makes a tensor of the number of tokens, "
     "which fixes it"
+)
+OUTPUT_MASK: Final = (
+    "zero_cond_t: which tokens are the answer's, and so know the step, is an input: diffusers counts them "
+    "in a Python list of sizes"
 )
 Tables = tuple[Tensor, Tensor]  # cosines and sines, float32[tokens, head size / 2] each
 
@@ -44,7 +49,8 @@ class Transformer(nn.Module):
     of the pictures; ``encoder_hidden_states`` float32[batch, text_tokens, D] and
     ``encoder_hidden_states_mask`` [batch, text_tokens], 0 at padding; ``timestep`` float32[batch], from 1
     (noise) to 0; ``img_cos`` and ``img_sin`` float32[latent_tokens, d/2]; ``txt_cos`` and ``txt_sin``
-    float32[text_tokens, d/2].
+    float32[text_tokens, d/2]. A model with ``zero_cond_t`` (2511) takes ``is_output`` bool[latent_tokens],
+    too: the tokens of pictures are told step 0.
 
     Out: float32[batch, latent_tokens, C], of which a task keeps the tokens of the output.
     """
@@ -56,9 +62,9 @@ class Transformer(nn.Module):
     def forward(self, *tensors: Tensor) -> Tensor:
         """Return the velocity of every image token."""
         hidden_states, encoder_hidden_states, mask, timestep, *tables = tensors
-        img_cos, img_sin, txt_cos, txt_sin = tables
-        places = Places((img_cos, img_sin), (txt_cos, txt_sin), _padding_bias(mask, hidden_states))
-        with real_rotation(self.transformer):
+        img_cos, img_sin, txt_cos, txt_sin, *is_output = tables
+        places = Places((img_cos, img_sin), (txt_cos, txt_sin), padding_bias(mask, hidden_states))
+        with real_rotation(self.transformer), self._zero_condition(timestep, hidden_states, *is_output):
             velocity: Tensor = self.transformer(
                 hidden_states=hidden_states,
                 encoder_hidden_states=encoder_hidden_states,
@@ -67,6 +73,14 @@ class Transformer(nn.Module):
                 return_dict=False,
             )[0]
         return velocity
+
+    def _zero_condition(
+        self, timestep: Tensor, hidden_states: Tensor, is_output: Tensor | None = None
+    ) -> AbstractContextManager[None]:
+        if is_output is None:
+            return nullcontext()
+        embed: Any = self.transformer.time_text_embed
+        return zero_condition(self.transformer, embed(timestep * 0, hidden_states), is_output)
 
 
 @contextmanager
@@ -85,6 +99,52 @@ def real_rotation(transformer: nn.Module) -> Iterator[None]:
     finally:
         for module in (model.pos_embed, *attentions):
             vars(module).pop("forward", None)  # the method of the class is there again
+
+
+@contextmanager
+def zero_condition(transformer: nn.Module, at_zero: Tensor, is_output: Tensor) -> Iterator[None]:
+    """Let a transformer with ``zero_cond_t`` read from a mask which tokens are told step 0.
+
+    diffusers doubles the batch and halves it again, which needs a number of rows that is known at export.
+    Nothing of the model is changed when the context is closed.
+
+    Args:
+        transformer: With ``zero_cond_t``.
+        at_zero: Its embedding of step 0, float32[batch, C].
+        is_output: bool[latent_tokens], the tokens that are told the step itself.
+    """
+    model: Any = transformer
+    switched = [model, *model.transformer_blocks]
+    try:
+        for module in switched:
+            module.zero_cond_t = False
+        for block in model.transformer_blocks:
+            block.img_mod.forward = partial(_at_both_steps, block.img_mod, at_zero)
+            block._modulate = partial(_modulate, is_output)  # noqa: SLF001  (there is no other way in)
+        yield
+    finally:
+        for module in switched:
+            module.zero_cond_t = True
+        for block in model.transformer_blocks:
+            vars(block).pop("_modulate", None)
+            vars(block.img_mod).pop("forward", None)
+
+
+def _at_both_steps(modulation: nn.Module, at_zero: Tensor, at_step: Tensor) -> Tensor:
+    """Return float32[batch, 2, 6 C]: what the step and step 0 do to a token."""
+    both: Tensor = type(modulation).forward(modulation, torch.stack([at_step, at_zero], dim=1))
+    return both
+
+
+def _modulate(is_output: Tensor, x: Tensor, params: Tensor, _: None = None) -> tuple[Tensor, Tensor]:
+    """Do what the method of this name does; ``params`` of pictures are those of `_at_both_steps`."""
+    if params.ndim == 2:  # noqa: PLR2004  (of the text)
+        shift, scale, gate = params[:, None].chunk(3, dim=-1)
+    else:
+        choose = is_output[None, :, None]
+        both = params.chunk(3, dim=-1)
+        shift, scale, gate = (torch.where(choose, one[:, :1], one[:, 1:]) for one in both)
+    return x * (1 + scale) + shift, gate
 
 
 def _as_given(img_shapes: Places, **_: Any) -> Places:
@@ -138,7 +198,7 @@ def rotate(x: Tensor, tables: Tables) -> Tensor:
     return turned.flatten(-2)
 
 
-def _padding_bias(mask: Tensor, hidden_states: Tensor) -> Tensor:
+def padding_bias(mask: Tensor, hidden_states: Tensor) -> Tensor:
     """Return float32[batch, 1, 1, text_tokens + latent_tokens]: 0, and the least number at padding."""
     least = torch.finfo(hidden_states.dtype).min
     text = torch.zeros_like(mask, dtype=hidden_states.dtype).masked_fill(mask == 0, least)

@@ -43,7 +43,11 @@ class VaeEncoder(nn.Module):
 
 
 class VaeDecoder(nn.Module):
-    """float32[batch, Z, height, width], normalised -> float32[batch, 3, 8*height, 8*width] in -1..1."""
+    """float32[batch, Z, height, width], normalised -> float32[batch, 3, 8*height, 8*width].
+
+    -1 is black and 1 is white; what lies beyond is cut off outside, after tiles are blended, as diffusers'
+    ``tiled_decode`` leaves it to the pipeline.
+    """
 
     mean: Tensor
     inverse_std: Tensor
@@ -59,7 +63,7 @@ class VaeDecoder(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """Return the pictures of latents."""
         image: Tensor = self.decoder(self.post_quant_conv(latent / self.inverse_std + self.mean))
-        return image.clamp(-1.0, 1.0)
+        return image
 
 
 def single_frame(module: nn.Module) -> nn.Module:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from torch import nn
 
 from anyport.errors import SourceError, UsageError, did_you_mean
-from anyport.recipe import RECIPES, Model, Part, recipe_for, recipe_for_file
+from anyport.recipe import RECIPES, AdaptableRecipe, Model, Part, recipe_for, recipe_for_file
+from anyport.recipe.adapters import adapter_from
 from anyport.source.lines import first_line, is_users, user_line_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class SourceRequest:
         signature: Needed for a module that no recipe describes.
         arguments: Other arguments of ``forward``, fixed in the graph.
         cases: ``file.py:function`` that returns the user's own inputs.
+        adapters: LoRA files that are merged into a checkpoint: ``FILE.safetensors``, or with ``:SCALE``.
     """
 
     text: str
@@ -50,6 +52,7 @@ class SourceRequest:
     signature: Signature | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     cases: str | None = None
+    adapters: tuple[str, ...] = ()
 
 
 def find_model(request: SourceRequest) -> Model:
@@ -65,6 +68,8 @@ def find_model(request: SourceRequest) -> Model:
             f"'{request.text}' names a file, and no function", do=f"write {request.text}:FUNCTION"
         )
     if _is_function(request.text):
+        if request.adapters:
+            raise UsageError("a LoRA is merged into checkpoints alone", do="merge it in your function")
         module = load_module(request.text, request.folder)
         if request.signature is None or not request.signature.inputs or not request.signature.outputs:
             raise UsageError(
@@ -252,7 +257,7 @@ def _from_recipe(request: SourceRequest) -> Model:
     place = request.folder / request.text
     checkpoint: str | Path = place if place.is_dir() else request.text
     if (recipe := recipe_for_file(place.suffix)) is not None and not place.is_dir():
-        return _loaded(recipe, place, request.text)
+        return _loaded(recipe, place, request)
     architecture = _architecture(checkpoint)
     recipe = recipe_for(architecture)
     if recipe is None:
@@ -261,14 +266,19 @@ def _from_recipe(request: SourceRequest) -> Model:
             f"no recipe knows the architecture '{architecture}' (known: {known})",
             do="give a function that returns the module: file.py:function, with --input and --output",
         )
-    return _loaded(recipe, checkpoint, request.text)
+    return _loaded(recipe, checkpoint, request)
 
 
-def _loaded(recipe: Recipe, checkpoint: str | Path, text: str) -> Model:
+def _loaded(recipe: Recipe, checkpoint: str | Path, request: SourceRequest) -> Model:
+    adapters = [adapter_from(text, request.folder) for text in request.adapters]
     try:
-        return recipe.load(checkpoint)
+        if not adapters:
+            return recipe.load(checkpoint)
+        if not isinstance(recipe, AdaptableRecipe):
+            raise UsageError(f"no LoRA can be merged into '{request.text}'", do="merge it with its own tools")
+        return recipe.load_adapted(checkpoint, adapters)
     except (OSError, ValueError, RuntimeError) as err:
-        raise SourceError(f"'{text}' does not load: {first_line(err)}") from err
+        raise SourceError(f"'{request.text}' does not load: {first_line(err)}") from err
 
 
 def _architecture(checkpoint: str | Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
@@ -18,6 +19,7 @@ from anyport.task.edit_plan import Editing, plan_edit
 from anyport.task.edit_prompt import InstructionReader
 from anyport.task.edit_region import box_from, free_tokens, pasted
 from anyport.task.edit_settings import PARTS, editor_settings
+from anyport.task.edit_step_cache import StepCache
 from anyport.task.flow_match import euler_step, noised, sigmas
 from anyport.task.guidance import guided
 from anyport.task.part_forms import OpenParts, known_parts
@@ -27,6 +29,7 @@ from anyport.task.task import Printout, TaskOptions, settings_from
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from anyport.task.edit_networks import Tables
     from anyport.task.edit_plan import EditPlan
     from anyport.task.edit_settings import EditorSettings
     from anyport.task.edit_sizes import Size
@@ -72,6 +75,19 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     max_length: (
         Annotated[int, msgspec.Meta(ge=0, description="Tokens of the instruction that count; 0: all.")] | None
     ) = None
+    step_cache: (
+        Annotated[
+            float,
+            msgspec.Meta(ge=0, description="Reuse steps that change less than this, such as 0.1; off."),
+        ]
+        | None
+    ) = None
+    vae_tile: (
+        Annotated[
+            int, msgspec.Meta(ge=0, description="Pass larger pictures through the VAE in tiles of this side.")
+        ]
+        | None
+    ) = None
     force: Annotated[bool, msgspec.Meta(description="Replace an existing output file.")] = False
 
     def how(self) -> Editing:
@@ -91,6 +107,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             mask=self.mask,
             box=None if self.box is None else box_from(self.box),
             max_length=self.max_length,
+            step_cache=self.step_cache,
+            vae_tile=self.vae_tile,
         )
 
 
@@ -104,12 +122,14 @@ class EditedPicture:
         pixels: float32[height, width, 3] from 0 to 1: what the model made, before it was rounded, resized and
             laid into the region.
         notes: What the user should know, such as words that were cut off.
+        n_computed: How many steps were computed: all, unless a step cache was asked for.
     """
 
     image: Image.Image
     profile: bytes | None
     pixels: np.ndarray
     notes: tuple[str, ...]
+    n_computed: int
 
 
 class ImageEditor:
@@ -185,14 +205,18 @@ class ImageEditor:
             CancelledError: ``cancel`` said so.
             SessionError: The runtime failed, or its numbers are not finite.
         """
-        latents = self._denoise(plan, progress or (lambda _, __: None), cancel or (lambda: False))
-        pixels = self.networks.pixels(latents, plan.output.computed)
+        cache = StepCache(plan.step_cache, plan.n_steps)
+        latents = self._denoise(plan, cache, progress or (lambda _, __: None), cancel or (lambda: False))
+        pixels = self.networks.pixels(latents, plan)
         image = Image.fromarray((pixels * 255).round().astype(np.uint8))
         if image.size != plan.output.given:
             image = image.resize(plan.output.given, Image.Resampling.LANCZOS)
         if plan.region is not None:
             image = pasted(image, plan.pictures[0].image, plan.region)
-        return EditedPicture(image, plan.pictures[0].profile, pixels, plan.notes)
+        notes = list(plan.notes)
+        if plan.step_cache:
+            notes.append(f"step cache: {cache.n_computed} of {plan.n_steps} steps were computed")
+        return EditedPicture(image, plan.pictures[0].profile, pixels, tuple(notes), cache.n_computed)
 
     def plan(self, pictures: Sequence[Picture], instruction: str, how: Editing | None = None) -> EditPlan:
         """Read and check what `edit` would be given.
@@ -222,7 +246,7 @@ class ImageEditor:
         write_picture(target, found.image, found.profile, exact=exact, force=chosen.force)
         width, height = found.image.size
         lines = [f"  {target}   {width} x {height}", *(f"  note: {note}" for note in found.notes)]
-        size = {"width": width, "height": height}
+        size = {"width": width, "height": height, "n_computed": found.n_computed}
         return Printout(
             tuple(lines), {"task": "edit", "file": str(target), **size, "notes": list(found.notes)}
         )
@@ -232,35 +256,49 @@ class ImageEditor:
             self._tell(f"step {n_done} of {n_steps}")
 
     def _denoise(
-        self, plan: EditPlan, progress: Callable[[int, int], None], cancel: Callable[[], bool]
+        self,
+        plan: EditPlan,
+        cache: StepCache,
+        progress: Callable[[int, int], None],
+        cancel: Callable[[], bool],
     ) -> np.ndarray:
         """Return float32[1, tokens, width]: the answer's latents without noise."""
         networks, schedule = self.networks, self.settings.schedule
         _stop_if(cancel, 0, plan.n_steps)
-        references = networks.reference_latents(plan.pictures)
+        references = networks.reference_latents(plan)
         states = networks.prompt_states(plan)
-        tables = [networks.tables(plan, one.shape[1]) for one in states]
+        prompts = [(one, networks.tables(plan, one.shape[1])) for one in states]
         keep = self._kept(plan)
-        latents, n = plan.noise, plan.noise.shape[1]
-        levels = sigmas(plan.n_steps, n, schedule)
+        latents = plan.noise
+        levels = sigmas(plan.n_steps, latents.shape[1], schedule)
         for step, (now, after) in enumerate(pairwise(levels)):
             _stop_if(cancel, step, plan.n_steps)
             hidden = np.concatenate([latents, references], axis=1)
-            found = [
-                networks.velocity(hidden, now, *prompt)[:, :n] for prompt in zip(states, tables, strict=True)
-            ]
-            velocity = found[0] if len(found) == 1 else guided(found[0], found[1], plan.guidance)
+            compute = partial(self._velocity, hidden, now, prompts, plan)
+            velocity = cache.velocity(latents, compute)
             latents = keep(euler_step(latents, velocity, now, after), after)
             progress(step + 1, plan.n_steps)
         _stop_if(cancel, plan.n_steps, plan.n_steps)
         return latents
+
+    def _velocity(
+        self,
+        hidden: np.ndarray,
+        now: np.float32,
+        prompts: Sequence[tuple[np.ndarray, Tables]],
+        plan: EditPlan,
+    ) -> np.ndarray:
+        """Return float32[1, tokens, width]: where the answer's latents go, with guidance if there is any."""
+        n = plan.noise.shape[1]
+        found = [self.networks.velocity(hidden, now, *prompt)[:, :n] for prompt in prompts]
+        return found[0] if len(found) == 1 else guided(found[0], found[1], plan.guidance)
 
     def _kept(self, plan: EditPlan) -> Callable[[np.ndarray, np.float32], np.ndarray]:
         """Return what lays the first picture's latents, as noisy as the answer's, around the region."""
         if plan.region is None:
             return lambda latents, _: latents
         first, size = plan.pictures[0], plan.output.computed
-        clean = self.networks.picture_latents(first.image, size, first.name)
+        clean = self.networks.picture_latents(first, size, plan.vae_tile)
         free = free_tokens(plan.region, token_grid(size, self.settings.latents))
         return lambda latents, sigma: np.where(free, latents, noised(clean, plan.noise, sigma))
 

@@ -12,14 +12,13 @@ from anyport.task.edit_latents import pack, token_grid, unpack
 from anyport.task.edit_patches import grid_of, vae_pixels, vision_patches
 from anyport.task.edit_positions import multimodal_positions, plain_positions
 from anyport.task.edit_rope import rope_tables
+from anyport.task.edit_tiles import Tiles, in_tiles
 from anyport.task.edit_windows import window_feeds
 from anyport.task.flow_match import timestep
 from anyport.task.remembered import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from PIL import Image
 
     from anyport.task.edit_plan import EditPlan, SeenPicture
     from anyport.task.edit_prompt import InstructionReader
@@ -51,12 +50,15 @@ class EditNetworks:
         """
         settings, n_latent = self._settings, 0
         for one in plan.pictures:
-            width, height = one.sizes.vae
-            self._check_shape("vae_encoder", "image", (1, 3, height, width), one.name)
+            encoding = Tiles.encoding(plan.vae_tile, settings.latents) if plan.vae_tile else None
+            for width, height in _shapes(one.sizes.vae, encoding):
+                self._check_shape("vae_encoder", "image", (1, 3, height, width), one.name)
             n_latent += int(np.prod(token_grid(one.sizes.vae, settings.latents)))
-        width, height = (side // settings.latents.vae_scale for side in plan.output.computed)
-        latent = (1, settings.latents.channels, height, width)
-        self._check_shape("vae_decoder", "latent", latent, "the answer's size")
+        wide, high = (side // settings.latents.vae_scale for side in plan.output.computed)
+        decoding = Tiles.decoding(plan.vae_tile, settings.latents) if plan.vae_tile else None
+        for width, height in _shapes((wide, high), decoding):
+            latent = (1, settings.latents.channels, height, width)
+            self._check_shape("vae_decoder", "latent", latent, "the answer's size")
         grids = [grid_of(one.sizes, settings.picture) for one in plan.pictures]
         for prompt in plan.prompts:
             n_tokens = len(self._reader.tokens(prompt, self._n_merged(grids)))
@@ -83,21 +85,38 @@ class EditNetworks:
 
         return self.remembered.find([("prompt", seen, text.tobytes()) for text in texts], make)
 
-    def picture_latents(self, image: Image.Image, size: Size, name: str) -> np.ndarray:
-        """Return float32[1, tokens, width]: a picture of this width and height as the transformer sees it."""
-        latent = self._run("vae_encoder", {"image": vae_pixels(image, size)}, "latent", name)
-        return pack(latent, self._settings.latents.patch)
+    def picture_latents(self, picture: SeenPicture, size: Size, tile: int) -> np.ndarray:
+        """Return float32[1, tokens, width]: a picture as the transformer sees it.
 
-    def reference_latents(self, pictures: Sequence[SeenPicture]) -> np.ndarray:
+        Args:
+            picture: It.
+            size: Width and height in which it is seen.
+            tile: Side in pixels of the tiles in which it is encoded, if it is larger; 0: whole.
+        """
+        latents, pixels = self._settings.latents, vae_pixels(picture.image, size)
+
+        def encode(image: np.ndarray) -> np.ndarray:
+            return self._run("vae_encoder", {"image": image}, "latent", picture.name)
+
+        latent = in_tiles(encode, pixels, Tiles.encoding(tile, latents)) if tile else encode(pixels)
+        return pack(latent, latents.patch)
+
+    def reference_latents(self, plan: EditPlan) -> np.ndarray:
         """Return float32[1, tokens, width]: the tokens of all pictures, in their order."""
-        found = [self.picture_latents(one.image, one.sizes.vae, one.name) for one in pictures]
+        found = [self.picture_latents(one, one.sizes.vae, plan.vae_tile) for one in plan.pictures]
         return np.concatenate(found, axis=1)
 
     def tables(self, plan: EditPlan, n_text: int) -> Tables:
-        """Return the rotary tables of the transformer for a prompt of this many tokens."""
+        """Return the rotary tables of the transformer for a prompt of this many tokens.
+
+        Where the part takes it, ``is_output`` is with them: which tokens are the answer's.
+        """
         sizes = [plan.output.computed, *(one.sizes.vae for one in plan.pictures)]
         grids = [token_grid(size, self._settings.latents) for size in sizes]
-        return rope_tables(grids, n_text, self._settings.rope)
+        found = rope_tables(grids, n_text, self._settings.rope)
+        if any(spec.name == "is_output" for spec in self._parts.signature("transformer").inputs):
+            found["is_output"] = np.arange(len(found["img_cos"])) < plan.noise.shape[1]
+        return found
 
     def velocity(
         self, hidden: np.ndarray, sigma: np.float32, states: np.ndarray, tables: Tables
@@ -119,10 +138,16 @@ class EditNetworks:
         }
         return self._run("transformer", feeds, "velocity", f"sigma {sigma:.4g}")
 
-    def pixels(self, tokens: np.ndarray, size: Size) -> np.ndarray:
-        """Return float32[height, width, 3] from 0 to 1: latents as a picture."""
-        latent = unpack(tokens, size, self._settings.latents)
-        image = self._run("vae_decoder", {"latent": latent}, "image", "the answer")
+    def pixels(self, tokens: np.ndarray, plan: EditPlan) -> np.ndarray:
+        """Return float32[height, width, 3] from 0 to 1: the latents of the answer as a picture."""
+        latents = self._settings.latents
+        latent = unpack(tokens, plan.output.computed, latents)
+
+        def decode(part: np.ndarray) -> np.ndarray:
+            return self._run("vae_decoder", {"latent": part}, "image", "the answer")
+
+        tile = plan.vae_tile
+        image = in_tiles(decode, latent, Tiles.decoding(tile, latents)) if tile else decode(latent)
         scaled = image[0].transpose(1, 2, 0) * np.float32(0.5) + np.float32(0.5)
         return np.ascontiguousarray(scaled.clip(0, 1))
 
@@ -165,3 +190,11 @@ class EditNetworks:
                     f"{what}: the part '{part}' would see {axis} = {size}, it takes {sizes}",
                     do="give fewer or smaller ones, or build the model again with a wider dim",
                 )
+
+
+def _shapes(size: Size, tiles: Tiles | None) -> list[Size]:
+    """Return the width and height of each kind of tile, or of the whole."""
+    width, height = size
+    if tiles is None or max(size) <= tiles.side:
+        return [size]
+    return [(wide, high) for wide in sorted(tiles.sides(width)) for high in sorted(tiles.sides(height))]

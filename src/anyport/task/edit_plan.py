@@ -14,6 +14,7 @@ from anyport.task.colour_profile import rgb_profile
 from anyport.task.edit_latents import drawn_latents, given_latents
 from anyport.task.edit_region import region_of_box, region_of_mask
 from anyport.task.edit_sizes import OutputSize, output_size, picture_sizes, size_of_area
+from anyport.task.edit_tiles import check_tile
 from anyport.task.flow_match import check_steps
 from anyport.task.pictures import read_picture
 
@@ -47,6 +48,10 @@ class Editing:
         mask: A picture of the size of the first one: only where it is white may that one change.
         box: The same as left, top, right, bottom in pixels.
         max_length: How many tokens of an instruction are used; 0 for all.
+        step_cache: The threshold below which a step reuses the velocity of the one before; see
+            `anyport.task.edit_step_cache`. Every step is computed if absent.
+        vae_tile: Side in pixels of the tiles in which larger pictures go through the VAE; 0: no tiles. As the
+            bundle says if absent.
     """
 
     negative: str | None = None
@@ -58,6 +63,8 @@ class Editing:
     mask: Picture | None = None
     box: Box | None = None
     max_length: int | None = None
+    step_cache: float | None = None
+    vae_tile: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +97,8 @@ class EditPlan:
         output: Its size.
         region: bool[height, width] of the first picture: where it may change. Everywhere if absent.
         notes: What the user should know, such as words that are cut off.
+        step_cache: The threshold of the step cache; 0 computes every step.
+        vae_tile: Side in pixels of the tiles in which larger pictures go through the VAE; 0: no tiles.
     """
 
     pictures: tuple[SeenPicture, ...]
@@ -100,6 +109,8 @@ class EditPlan:
     output: OutputSize
     region: np.ndarray | None
     notes: tuple[str, ...]
+    step_cache: float = 0.0
+    vae_tile: int = 0
 
 
 def plan_edit(
@@ -130,7 +141,24 @@ def plan_edit(
         output=output,
         region=region,
         notes=(*notes, *_notes(seen, output)),
+        step_cache=_step_cache(how),
+        vae_tile=_vae_tile(how, settings),
     )
+
+
+def _step_cache(how: Editing) -> float:
+    threshold = 0.0 if how.step_cache is None else how.step_cache
+    if not math.isfinite(threshold) or threshold < 0:
+        raise InputError(
+            f"step_cache is {threshold}, it must be 0 or more", do="0.05 is careful, 0.2 is fast"
+        )
+    return threshold
+
+
+def _vae_tile(how: Editing, settings: EditorSettings) -> int:
+    side = settings.latents.vae_tile if how.vae_tile is None else how.vae_tile
+    check_tile(side, settings.latents)
+    return side
 
 
 def _guidance(how: Editing, settings: EditorSettings) -> float:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
-from anyport.errors import UsageError
+from anyport.errors import InputError, UsageError
+from anyport.task.edit_tiles import check_tile
 from anyport.task.part_forms import Form, check_forms
 from anyport.task.task import settings_from
 
@@ -48,6 +49,7 @@ FORMS: Final[Mapping[str, Form]] = {
         {"image_embeds": 2},
     ),
 }
+_MORE: Final[Mapping[str, Mapping[str, int]]] = {"transformer": {"is_output": 1}}  # fed where it is taken
 _N_CHANNELS: Final = 3
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _Id = Annotated[int, msgspec.Meta(ge=0)]
@@ -121,11 +123,13 @@ class LatentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         channels: Channels of the VAE's latent.
         patch: How many latent pixels in a row, and in a column, become one token.
         vae_scale: Pixels of the picture in a row for one of the latent.
+        vae_tile: Side in pixels of the tiles in which larger pictures go through the VAE; 0: no tiles.
     """
 
     channels: _Positive = 16
     patch: _Positive = 2
     vae_scale: _Positive = 8
+    vae_tile: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     @property
     def pixels_per_token(self) -> int:
@@ -156,7 +160,8 @@ class ScheduleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         max_shift: The exponent of the shift at ``max_tokens``.
         base_tokens: See there.
         max_tokens: See there.
-        terminal: The last sigma that the transformer sees, to which the schedule is stretched; if any.
+        terminal: The last sigma that the transformer sees, to which the schedule is stretched; it is not if
+            this is absent, or 0 (TOML knows no absent value).
         time_shift: How the dynamic shift enters.
     """
 
@@ -205,9 +210,17 @@ def editor_settings(tree: Mapping[str, Any], parts: Mapping[str, Signature]) -> 
     settings = settings_from(tree, EditorSettings, "settings of the task 'edit'")
     _check_picture(settings.picture, settings.latents)
     _check_numbers(settings)
-    check_forms("edit", {name: FORMS[name] for name in PARTS}, parts)
+    _check_tile(settings.latents)
+    check_forms("edit", {name: _form(name, parts) for name in PARTS}, parts)
     _check_widths(settings, parts)
     return settings
+
+
+def _form(name: str, parts: Mapping[str, Signature]) -> Form:
+    """Return the form of a part: a transformer with ``zero_cond_t`` (2511) takes one tensor more."""
+    form, more = FORMS[name], _MORE.get(name, {})
+    given = {spec.name for spec in parts[name].inputs} if name in parts else set()
+    return Form({**form.inputs, **{key: n for key, n in more.items() if key in given}}, form.outputs)
 
 
 def _check_picture(picture: EditPictureSettings, latents: LatentSettings) -> None:
@@ -228,13 +241,20 @@ def _check_picture(picture: EditPictureSettings, latents: LatentSettings) -> Non
         )
 
 
+def _check_tile(latents: LatentSettings) -> None:
+    try:
+        check_tile(latents.vae_tile, latents)
+    except InputError as err:
+        raise UsageError(f"settings: latents.{err.what}", do=err.do) from err
+
+
 def _check_numbers(settings: EditorSettings) -> None:
     schedule = settings.schedule
     numbers = (schedule.shift, schedule.base_shift, schedule.max_shift, settings.rope.theta)
     if not all(map(math.isfinite, numbers)) or schedule.shift <= 0 or settings.rope.theta <= 0:
         raise UsageError("settings: schedule and rope must hold finite numbers, shift and theta above 0")
-    if schedule.terminal is not None and not 0 < schedule.terminal < 1:
-        raise UsageError(f"settings: schedule.terminal = {schedule.terminal} must lie between 0 and 1")
+    if schedule.terminal is not None and not 0 <= schedule.terminal < 1:
+        raise UsageError(f"settings: schedule.terminal = {schedule.terminal} must be 0 (none) or lie below 1")
     if schedule.max_tokens <= schedule.base_tokens:
         raise UsageError("settings: schedule.max_tokens must be above schedule.base_tokens")
     if any(axis % 2 for axis in settings.rope.axes):

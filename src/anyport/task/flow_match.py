@@ -23,7 +23,7 @@ def check_steps(n_steps: int, settings: ScheduleSettings) -> None:
     """
     if not 1 <= n_steps <= MAX_STEPS:
         raise InputError(f"steps is {n_steps}, it must be 1 to {MAX_STEPS}")
-    if n_steps == 1 and settings.terminal is not None:
+    if n_steps == 1 and settings.terminal:
         raise InputError(
             f"1 step cannot be stretched to end at {settings.terminal:g}: it would divide 0 by 0",
             do="give 2 steps or more",
@@ -45,7 +45,7 @@ def sigmas(n_steps: int, n_tokens: int, settings: ScheduleSettings) -> np.ndarra
     """
     even = np.linspace(1.0, 1 / n_steps, n_steps).astype(np.float32)
     shifted = _shifted(even, n_tokens, settings)
-    if settings.terminal is not None:
+    if settings.terminal:
         rest = 1 - shifted
         shifted = 1 - rest / (rest[-1] / (1 - settings.terminal))
     return np.append(shifted.astype(np.float32), np.float32(0))

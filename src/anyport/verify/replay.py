@@ -15,6 +15,7 @@ from anyport.verify.remeasure import built_leg, remeasure
 from anyport.verify.sampling import SampledSession
 from anyport.verify.sweep import CasePlan
 from anyport.verify.verdict import Leg, Status
+from anyport.verify.whole_task import verify_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -86,7 +87,8 @@ def verify_bundle(
         part: Its name; every part if absent.
 
     Returns:
-        One verdict for each part.
+        One verdict for each part, and one for the whole task where the bundle carries its proof, the variant
+        is exact and no part is named.
 
     Raises:
         BundleError: A file is not the one that was sealed.
@@ -98,7 +100,9 @@ def verify_bundle(
     names = list(bundle.manifest.parts) if part is None else [part]
     graphs = [bundle.graph_file(name, variant) for name in names]
     recordings = _recordings(bundle, graphs)
-    return [_verify_graph(bundle, proof, graph, (open_graph, recordings)) for graph in graphs]
+    verdicts = [_verify_graph(bundle, proof, graph, (open_graph, recordings)) for graph in graphs]
+    whole = verify_task(bundle, open_graph, variant) if part is None else None
+    return verdicts if whole is None else [*verdicts, whole]
 
 
 def _recordings(bundle: Bundle, graphs: Sequence[GraphFile]) -> dict[str, Recording]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anyport.verify.finding import Finding
     from anyport.verify.reference import PartSpec
     from anyport.verify.sweep import CasePlan
+    from anyport.verify.whole_task import Rehearsals
 
 
 class Status(enum.Enum):
@@ -32,7 +33,7 @@ class Leg:
     """One of the three ways in which a verdict looks at a graph.
 
     Attributes:
-        name: ``values``, ``power`` or ``weights``.
+        name: ``values``, ``power`` or ``weights``; of a whole task ``between`` for the last.
         status: What it says; ``NOT_APPLICABLE`` always with the reason in ``line``.
         line: One line that stands alone.
         details: More lines.
@@ -68,10 +69,10 @@ class Verdict:
     Attributes:
         part: What was compared.
         plan: The cases that were run.
-        legs: Values, power, weights.
+        legs: Values, power, weights; of a whole task values, between, power.
         findings: One per output and case.
         origin: Where in the model a difference begins, if that was looked for.
-        evaluation: Of a lossy variant, which has no findings, what was measured.
+        evaluation: Of a lossy variant and of a whole task, which have no findings: what was measured.
     """
 
     part: PartSpec
@@ -79,7 +80,7 @@ class Verdict:
     legs: tuple[Leg, ...]
     findings: tuple[Finding, ...]
     origin: str = ""
-    evaluation: Evaluation | None = None
+    evaluation: Evaluation | Rehearsals | None = None
 
     @property
     def status(self) -> Status:

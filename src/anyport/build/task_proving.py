@@ -1,0 +1,109 @@
+"""The whole task, proven: its original program answers before the export, the exported graphs after it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anyport.build.parts import is_allowed
+from anyport.build.proving import VARIANT
+from anyport.bundle.task_proof import write_task_proof
+from anyport.errors import UsageError
+from anyport.runtime import SessionOptions, open_session
+from anyport.task.rehearsals import OpenGraphs
+from anyport.verify.whole_task import judge_task, proof_of_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from anyport.build.parts import ProvenPart
+    from anyport.build.plan import BuildPlan
+    from anyport.recipe import Model
+    from anyport.task.rehearsals import TaskAnswer, TaskRequest
+    from anyport.verify import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAnswers:
+    """What the original program answered.
+
+    Attributes:
+        task: Of the model.
+        recorded: Requests and answers.
+    """
+
+    task: str
+    recorded: Sequence[tuple[TaskRequest, TaskAnswer]]
+
+
+def ask_original(model: Model, plan: BuildPlan, progress: Callable[[str, str], None]) -> TaskAnswers | None:
+    """Let the original program answer the recipe's requests.
+
+    Args:
+        model: With the user's words laid over it.
+        plan: Of the build.
+        progress: Told what was done, or why nothing was.
+
+    Returns:
+        ``None``: the recipe has no requests, or the user builds something else than the original program.
+    """
+    if model.task is None or model.task_cases is None:
+        return None
+    if plan.description.build.fix:
+        progress("warning", "the task is not proven as a whole: some axes are fixed")
+        return None
+    recorded = []
+    for request, answer in model.task_cases(model.settings):
+        recorded.append((request, answer))
+        progress("original", f"answered '{request.name}'")  # each runs the whole model several times
+    return TaskAnswers(model.task, recorded)
+
+
+def prove_task(
+    model: Model,
+    asked: TaskAnswers,
+    made: tuple[Path, Sequence[ProvenPart]],
+    plan: BuildPlan,
+    progress: Callable[[str, str], None],
+) -> Verdict:
+    """Hold the task on exported graphs against the original program, and write the proof.
+
+    Args:
+        model: For its settings.
+        asked: What the original program answered.
+        made: The folder of the bundle that is being made, and its parts.
+        plan: Of the build.
+        progress: Told what was found.
+
+    Raises:
+        BundleError: The proof is too large.
+        MismatchError: The verdict is not a pass, and was not allowed by name.
+    """
+    folder, proven = made
+    with ExitStack() as stack:
+        sessions = {}
+        for one in proven:
+            options = SessionOptions(optimization=one.optimization, libraries=tuple(plan.settings.libraries))
+            sessions[one.part.name] = open_session(one.graph.path, options)
+            stack.callback(sessions[one.part.name].close)
+        graphs = OpenGraphs(
+            asked.task,
+            model.settings,
+            {one.part.name: one.part.signature for one in proven},
+            sessions,
+            lambda name: _asset(model, name),
+        )
+        verdict = judge_task(asked.recorded, graphs, VARIANT, plan.settings.show_command)
+    progress("verify", f"{verdict.part.name}   {verdict.summary()}")
+    if not is_allowed(verdict, plan.settings):
+        verdict.raise_if_bad()
+    write_task_proof(folder, *proof_of_task(asked.task, asked.recorded))
+    return verdict
+
+
+def _asset(model: Model, name: str) -> bytes:
+    if name not in model.assets:
+        raise UsageError(f"the model has no file '{name}'")
+    return model.assets[name]
