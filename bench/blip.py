@@ -236,24 +236,30 @@ Everyone = Mapping[str, PyTorch | Ported]
 def race(folder: Path, n_rounds: int) -> list[Found]:
     """Let everyone do the same work; each is opened at every place in turn."""
     inputs = read_inputs(folder, 4)
-    collected: dict[str, dict[str, list[PairedRatio]]] = {}
     orders = line_ups((PYTORCH, *variants(folder)))
-    for order in orders:
-        with ExitStack() as stack:
-            everyone = {name: opened(folder, name) for name in order}
-            for one in everyone.values():
-                stack.callback(one.close)
-            check_tokens(everyone, inputs)
-            settings = PairSettings(n_rounds=max(3, -(-n_rounds // len(orders))), n_repeats=1, warmup=1)
-            for what, work in CONTESTS.items():
-                runs = {name: partial(work, one, inputs) for name, one in everyone.items()}
-                for name, ratio in paired_ratios(runs, PYTORCH, settings).items():
-                    collected.setdefault(what, {}).setdefault(name, []).append(ratio)
-                print(f"  {what}: done in the order {', '.join(order)}", file=sys.stderr, flush=True)
+    settings = PairSettings(n_rounds=max(3, -(-n_rounds // len(orders))), n_repeats=1, warmup=1)
+    collected = [one_order(folder, order, inputs, settings) for order in orders]
     return [
-        Found(what, {name: mean_ratio(ratios) for name, ratios in found.items()})
-        for what, found in collected.items()
+        Found(what, {name: mean_ratio([found[what][name] for found in collected]) for name in orders[0]})
+        for what in CONTESTS
     ]
+
+
+def one_order(
+    folder: Path, order: Sequence[str], inputs: Inputs, settings: PairSettings
+) -> dict[str, dict[str, PairedRatio]]:
+    """Open everyone in this order, and return contest -> contender -> ratio."""
+    with ExitStack() as stack:
+        everyone = {name: opened(folder, name) for name in order}
+        for one in everyone.values():
+            stack.callback(one.close)
+        check_tokens(everyone, inputs)
+        found = {}
+        for what, work in CONTESTS.items():
+            runs = {name: partial(work, one, inputs) for name, one in everyone.items()}
+            found[what] = paired_ratios(runs, PYTORCH, settings)
+            print(f"  {what}: done in the order {', '.join(order)}", file=sys.stderr, flush=True)
+    return found
 
 
 CONTESTS: Final[Mapping[str, Callable[[PyTorch | Ported, Inputs], object]]] = {

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from anyport.errors import SourceError
 from anyport.recipe.blip import load
 from anyport.source import SourceRequest, TorchSession, find_model
-from tests.recipe.blip_folders import CLASSES, tiny_model, write_folder, write_vocabulary
+from tests.recipe.blip_folders import CLASSES, tiny_model, write_bert_vocabulary, write_folder
 from tests.recipe.blip_pth import original_model, original_weights, save
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def test_a_saved_folder_becomes_a_model(architecture: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("architecture", CLASSES)
 def test_an_original_file_becomes_a_model(architecture: str, tmp_path: Path) -> None:
-    write_vocabulary(tmp_path)
+    write_bert_vocabulary(tmp_path)
     save(tmp_path / "Model_Base.pth", {"model": original_weights(original_model(architecture))})
     model = find_model(SourceRequest("Model_Base.pth", tmp_path))
     assert (model.name, model.source, model.task) == ("model_base", "Model_Base.pth", TASKS[architecture])
@@ -71,6 +71,37 @@ def test_an_original_file_becomes_a_model(architecture: str, tmp_path: Path) -> 
             "match": None,
         }[model.task or ""]
     )
+
+
+RETRIEVAL = "BlipForImageTextRetrieval"
+EMBEDDING = ["vision_encoder", "text_encoder", "multimodal_encoder", "image_projection", "text_projection"]
+
+
+def test_a_feature_extractor_has_the_parts_that_it_uses(tmp_path: Path) -> None:
+    write_folder(RETRIEVAL, tmp_path / "Tiny", n_layers=1)
+    model = find_model(SourceRequest("Tiny", tmp_path))
+    features = model.built_for("embed")
+    assert (features.task, [part.name for part in features.parts]) == ("embed", EMBEDDING)
+    assert features.settings == model.settings
+    assert all(list(part.given()) for part in features.parts if part.given)
+    assert [model.built_for(task) for task in (None, "match", "caption")] == [model] * 3
+    caption = find_model(SourceRequest(str(write_folder(CAPTION, tmp_path / "c", n_layers=1)), tmp_path))
+    assert caption.built_for("embed") == caption
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_the_original_extracts_features_with_a_mark_of_its_own(tmp_path: Path, *, pretrained: bool) -> None:
+    write_bert_vocabulary(tmp_path)
+    weights = original_weights(original_model(RETRIEVAL))
+    if pretrained:
+        weights["text_decoder.cls.predictions.bias"] = torch.zeros(30524)
+    save(tmp_path / "m.pth", {"model": weights})
+    model = find_model(SourceRequest("m.pth", tmp_path))
+    cls, enc = 101, 30523
+    assert model.settings["text"]["start"] == cls
+    assert model.settings["text"]["multimodal_start"] == (enc if pretrained else cls)
+    words = model.built_for("embed").settings["text"]
+    assert (words["start"], words["multimodal_start"]) == (cls, enc)
 
 
 def test_a_model_in_half_precision_is_read_in_float32(saved: Path, tmp_path: Path) -> None:

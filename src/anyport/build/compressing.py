@@ -18,6 +18,7 @@ from anyport.graph.equality import Equality, RecordedAnswers
 from anyport.graph.fastest import LEVELS
 from anyport.graph.storing import read_graph
 from anyport.source import load_value
+from anyport.task.texts import read_lines
 from anyport.verify import (
     CasePlan,
     Evaluated,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from anyport.compress.judging import Judge
     from anyport.compress.samples import Samples
     from anyport.recipe import Model
+    from anyport.runtime import Optimization
 
     Progress = Callable[[str, str], None]
 
@@ -83,11 +85,22 @@ def check_compression(plan: BuildPlan) -> None:
         if methods.count(method) > 1:
             raise UsageError(f"--compress {method} comes twice")
     calibrate = plan.description.calibrate
+    if calibrate is not None and calibrate.texts is not None and not is_folder(plan):
+        raise UsageError(
+            f"the texts of {calibrate.texts} go with a folder of pictures, not with '{calibrate.samples}'",
+            do="yield them in your function, or leave [calibrate] texts (--calibrate-texts) out",
+        )
     if methods and (calibrate is None or not calibrate.samples):
         raise UsageError(
             f"--compress {methods[0]} has no samples to be judged by",
             do="--calibrate calibrate.py:samples, a folder of pictures, or random; or [calibrate] samples",
         )
+
+
+def is_folder(plan: BuildPlan) -> bool:
+    """Say whether ``[calibrate] samples`` is a folder of pictures."""
+    samples = plan.description.calibrate.samples if plan.description.calibrate else ""
+    return bool(samples) and samples != RANDOM and (":" not in samples or (plan.folder / samples).is_dir())
 
 
 def check_user_files(plan: BuildPlan) -> None:
@@ -104,6 +117,9 @@ def check_user_files(plan: BuildPlan) -> None:
     evaluate, samples = description.evaluate, description.calibrate.samples if description.calibrate else ""
     if evaluate is not None and PART not in evaluate.function:
         UserMetric(evaluate.function, load_value(evaluate.function, plan.folder), evaluate.max_drop)
+    texts = description.calibrate.texts if description.calibrate else None
+    if texts is not None:
+        read_lines(str(plan.folder / texts))
     if PART in samples or samples == RANDOM or (plan.folder / samples).is_dir():
         return
     if ":" not in samples:
@@ -145,9 +161,7 @@ def compress_model(
     graphs = {one.part.name: one.entry for one in proven} | {part: one.entry for part, one in made.items()}
     steps = [step for one in proven for step in one.steps] + [one.step for one in made.values()]
     notes = [f"{part}: {one.note}" for part, one in made.items() if one.note]
-    unproven = [
-        f"{p.part.name}: {p.verdict.summary()}" for p in proven if p.verdict.status is not Status.PASS
-    ]
+    unproven = unproven_lines(proven)
     entry = VariantEntry(graphs, steps, not unproven, "; ".join([*unproven, *notes]), metric)
     return Variant(entry, {part: one.found for part, one in made.items()})
 
@@ -215,11 +229,11 @@ class _Compressor:
         judge = self._judge(judging)
         request = CompressRequest(
             method,
-            self._equality(),
+            equality_of(self._proven, self._plan),
             judge,
             calibration,
             self._plan.description.build.prefer,
-            LEVELS if self._proven.simplification is None else (self._proven.optimization,),
+            levels_of(self._proven),
         )
         found = compress_graph(self._proven.graph.path, output, request)
         return found, Evaluated(judge.recording, found.evaluation)
@@ -239,10 +253,21 @@ class _Compressor:
         graph = (self._proven.graph.path, self._proven.optimization)
         return judge_by(graph, samples, signature, metrics, self._user)
 
-    def _equality(self) -> Equality:
-        """What proves the level at which the exact graph is fastest: the recorded answers of PyTorch."""
-        kept = self._proven.recorder.kept
-        plan = CasePlan(tuple(case for case, _ in kept), ()) if kept else self._proven.verdict.plan
-        answers = RecordedAnswers({case.name: answer for case, answer in kept}, plan)
-        reference = answers if kept else self._proven.recorder.reference
-        return Equality(self._proven.verdict.part, plan, self._plan.settings.gates, reference)
+
+def equality_of(proven: ProvenPart, plan: BuildPlan) -> Equality:
+    """Return what proves the level at which the exact graph is fastest: the recorded answers of PyTorch."""
+    kept = proven.recorder.kept
+    cases = CasePlan(tuple(case for case, _ in kept), ()) if kept else proven.verdict.plan
+    answers = RecordedAnswers({case.name: answer for case, answer in kept}, cases)
+    reference = answers if kept else proven.recorder.reference
+    return Equality(proven.verdict.part, cases, plan.settings.gates, reference)
+
+
+def levels_of(proven: ProvenPart) -> tuple[Optimization, ...]:
+    """Return the levels that the exact graph may be opened at."""
+    return LEVELS if proven.simplification is None else (proven.optimization,)
+
+
+def unproven_lines(proven: Sequence[ProvenPart]) -> list[str]:
+    """Return what a variant must say of parts whose exact graph is not proven."""
+    return [f"{p.part.name}: {p.verdict.summary()}" for p in proven if p.verdict.status is not Status.PASS]

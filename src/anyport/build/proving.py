@@ -124,7 +124,7 @@ def verify_part(
     names = (part.name, VARIANT, signature.inputs, signature.outputs, signature.dims)
     spec = PartSpec(*names, command=settings.show_command)
     sweep = sweep_settings(settings, captured.sizes)
-    plan = plan_cases(signature.inputs, signature.dims, sweep, given_cases(part))
+    plan = plan_cases(signature.inputs, signature.dims, sweep, given_cases(part), signature.outputs)
     session = open_session(model, SessionOptions(libraries=settings.libraries))
     try:
         verdict = compare(reference, session, plan, spec, settings.gates)

@@ -77,7 +77,8 @@ def reprove(graphs: Sequence[NewGraph], part: Part, settings: BuildSettings) -> 
     """
     captured = capture(part)
     signature, cases = part.signature, given_cases(part)
-    plan = plan_cases(signature.inputs, signature.dims, sweep_settings(settings, captured.sizes), cases)
+    sweep = sweep_settings(settings, captured.sizes)
+    plan = plan_cases(signature.inputs, signature.dims, sweep, cases, signature.outputs)
     recorder = Recorder(TorchReference(part), PROOF_BYTES)
     verdicts: list[Verdict] = []
     for graph in graphs:

@@ -25,6 +25,7 @@ from anyport.build.provenance import created_at, provenance_of
 from anyport.build.proving import VARIANT, read_cases_once
 from anyport.build.report import machine_report
 from anyport.build.simplifying import simplify_settings
+from anyport.build.task_compressing import check_task_samples, compress_task, is_task_judged
 from anyport.bundle import (
     FORMAT,
     Manifest,
@@ -109,6 +110,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     check_user_files(plan)
     with Staging.open(plan.output, force=plan.settings.force) as staging:
         model = load_model(plan, progress)
+        check_task_samples(model, plan)
         write_assets(staging.folder, model.assets)
         proven = []
         for part in model.parts:
@@ -149,7 +151,8 @@ def check_words(plan: BuildPlan) -> None:
 def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     """Load the model and lay the user's words over what the recipe says."""
     table = plan.description.model
-    model = _fixed(find_model(plan.request), plan.description.build.fix, progress)
+    model = find_model(plan.request).built_for(table.task)
+    model = _fixed(model, plan.description.build.fix, progress)
     # a mistake in the user's cases is told before the export, which takes longer
     model = replace(model, parts=tuple(read_cases_once(part) for part in model.parts))
     task = table.task or model.task
@@ -181,7 +184,8 @@ def _compressed(
     for method in plan.description.build.compress:
         name = variant_name(method)
         try:
-            made[name] = compress_model(model, proven, plan, method, progress)
+            compress = compress_task if is_task_judged(model, plan) else compress_model
+            made[name] = compress(model, proven, plan, method, progress)
         except CompressError as err:
             made[name] = err
             progress("compress", f"{name} IS NOT WRITTEN   {err.what}")

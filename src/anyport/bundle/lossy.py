@@ -73,16 +73,30 @@ class LossyPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs: Annotated[list[LossyRun], msgspec.Meta(min_length=1, max_length=MAX_RUNS)]
 
 
-class LossyProof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LossyTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole task, where a model of several parts is judged by what they do together.
+
+    Attributes:
+        parts: Those whose graph is lossy.
+        judged: How every output of the task's trial (`anyport.task.trials`) is judged, and its samples.
+    """
+
+    parts: Annotated[list[str], msgspec.Meta(min_length=1)]
+    judged: LossyPart
+
+
+class LossyProof(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The proof of one lossy variant.
 
     Attributes:
         parts: Every part whose graph is lossy. The others are proven by ``proof/cases.json``.
         isa: The instruction sets of the processor that found the values.
+        task: In the place of ``parts``, which is empty then.
     """
 
     parts: dict[str, LossyPart]
     isa: list[str]
+    task: LossyTask | None = None
 
 
 def write_lossy_proof(
@@ -116,13 +130,20 @@ def write_lossy_proof(
             writer.write(key, arrays[key])
 
 
-def read_lossy_proof(bundle: Bundle, variant: str) -> tuple[LossyProof, StoredArrays]:
+def read_lossy_proof(
+    bundle: Bundle, variant: str, task: PartEntry | None = None
+) -> tuple[LossyProof, StoredArrays]:
     """Read the proof of a lossy variant and check it against the manifest; no array is read yet.
 
+    Args:
+        bundle: Stays the caller's to close.
+        variant: Its name.
+        task: What the task's trial takes and gives; needed where the manifest's metric is of the whole task.
+
     Raises:
-        BundleError: It is missing, speaks of other tensors than the parts have, or says something else than
-            the manifest.
-        UsageError: There is no such variant, or it is not lossy.
+        BundleError: It is missing, speaks of other tensors than the parts or the task have, or says something
+            else than the manifest.
+        UsageError: There is no such variant, it is not lossy, or ``task`` is needed.
     """
     where = str(bundle.path)
     variants = bundle.manifest.variants
@@ -147,11 +168,35 @@ def read_lossy_proof(bundle: Bundle, variant: str) -> tuple[LossyProof, StoredAr
         reason = _part_fault(part, bundle.manifest.parts[name], arrays.entries)
         if reason is not None:
             raise BundleError(f"{json_file}: part {name}: {reason}", where=where)
+    if proof.task is not None:
+        fault = _task_fault(proof, bundle, task, arrays.entries)
+        if fault is not None:
+            raise BundleError(f"{json_file}: task: {fault}", where=where)
     return proof, arrays
 
 
+def _task_fault(
+    proof: LossyProof, bundle: Bundle, form: PartEntry | None, entries: Mapping[str, TensorEntry]
+) -> str | None:
+    if form is None:
+        raise UsageError("the variant is judged by its task as a whole, and nobody says what that takes")
+    found = proof.task
+    if found is None:
+        return None
+    if proof.parts:
+        return f"it is judged as a whole, and the part {shown(min(proof.parts))} alone"
+    strange = sorted(set(found.parts) - set(bundle.manifest.parts))
+    if strange:
+        return f"it speaks of the part {shown(strange[0])}, which is not there"
+    return _part_fault(found.judged, form, entries)
+
+
+def _judged(proof: LossyProof) -> list[LossyPart]:
+    return [*proof.parts.values(), *([proof.task.judged] if proof.task is not None else [])]
+
+
 def _check_keys(proof: LossyProof, keys: KeysView[str], file: str, where: str) -> None:
-    runs = [run for part in proof.parts.values() for run in part.runs]
+    runs = [run for part in _judged(proof) for run in part.runs]
     wanted = {key for run in runs for keys_of in (run.inputs, run.answers) for key in keys_of.values()}
     for verb, names in (("lacks", wanted - keys), ("has an unused", keys - wanted)):
         if names:
@@ -160,10 +205,12 @@ def _check_keys(proof: LossyProof, keys: KeysView[str], file: str, where: str) -
 
 def _entry_fault(entry: MetricEntry, proof: LossyProof) -> str | None:
     """Say where the manifest and the proof differ: one of the two was exchanged."""
-    part = proof.parts.get(entry.part)
+    whole = proof.task.judged if proof.task is not None else None
+    part = proof.parts.get(entry.part) if entry.part else whole
     own = part.outputs.get(entry.output) if part is not None else None
     if own is None:
-        judged = f"output {shown(entry.output)} of part {shown(entry.part)}"
+        place = f"part {shown(entry.part)}" if entry.part else "the whole task"
+        judged = f"output {shown(entry.output)} of {place}"
         return f"it does not judge {judged}, as the manifest says"
     pairs = (
         ("metric", own.metric, entry.metric),

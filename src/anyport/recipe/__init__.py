@@ -3,7 +3,7 @@
 A family is found by the ``architectures`` entry of the checkpoint's ``config.json``.
 """
 
-from anyport.recipe.part import Model, Part, Recipe
+from anyport.recipe.part import Model, OtherTask, Part, Recipe
 from anyport.recipe.table import RECIPES, RecipeEntry, recipe_for, recipe_for_file
 
-__all__ = ["RECIPES", "Model", "Part", "Recipe", "RecipeEntry", "recipe_for", "recipe_for_file"]
+__all__ = ["RECIPES", "Model", "OtherTask", "Part", "Recipe", "RecipeEntry", "recipe_for", "recipe_for_file"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -42,6 +42,19 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherTask:
+    """A task that some of a model's parts can run, beside the model's own.
+
+    Attributes:
+        parts: Their names.
+        settings: Of that task.
+    """
+
+    parts: frozenset[str]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model taken apart: its parts, and what the task around them needs.
 
@@ -52,6 +65,7 @@ class Model:
         task: The task that runs them; ``None`` offers tensors in, tensors out.
         settings: The settings of the task.
         assets: Files that the task reads: path below ``assets/`` -> content.
+        others: Further tasks that it can be built for, by name.
     """
 
     name: str
@@ -60,10 +74,25 @@ class Model:
     task: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     assets: Mapping[str, bytes] = field(default_factory=dict)
+    others: Mapping[str, OtherTask] = field(default_factory=dict)
+
+    def built_for(self, task: str | None) -> Model:
+        """Return the model with the parts and settings of another of its tasks; itself for any other word."""
+        if task is None or task not in self.others:
+            return self
+        other = self.others[task]
+        parts = tuple(part for part in self.parts if part.name in other.parts)
+        return replace(self, task=task, parts=parts, settings=other.settings, others={})
 
 
 class Recipe(Protocol):
-    """The knowledge of one model family: a module of this room with this function."""
+    """The knowledge of one model family: a module of this room with these functions."""
 
     def load(self, checkpoint: str | Path) -> Model:
         """Load a checkpoint (a folder, or a Hugging Face id) and take it apart."""
+
+    def outline(self, checkpoint: str | Path) -> Model:
+        """Return what `load` returns, with the modules on torch's meta device: no weight is read.
+
+        Only shapes may be asked of it: its cases (``Part.given``) cannot be made.
+        """

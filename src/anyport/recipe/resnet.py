@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from anyport.errors import SourceError
@@ -50,6 +51,19 @@ def load(checkpoint: str | Path) -> Model:
 
     module: nn.Module = ResNetForImageClassification.from_pretrained(checkpoint)
     return model_from_module(module.eval(), _processor_settings(checkpoint), str(checkpoint))
+
+
+def outline(checkpoint: str | Path) -> Model:
+    """Take a checkpoint apart without its weights: the module is on torch's meta device.
+
+    Raises:
+        SourceError: Its processor is of an unknown kind.
+    """
+    from transformers import AutoConfig, ResNetForImageClassification
+
+    with torch.device("meta"):
+        module: nn.Module = ResNetForImageClassification(AutoConfig.from_pretrained(checkpoint))
+    return model_from_module(module.train(mode=False), _processor_settings(checkpoint), str(checkpoint))
 
 
 def model_from_module(module: Any, processor: Mapping[str, Any], source: str) -> Model:

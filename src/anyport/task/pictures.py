@@ -89,6 +89,8 @@ def read_picture(source: Picture, name: str | None = None, max_pixels: int = MAX
             return _decoded(source, name or "the picture", max_pixels)
     if isinstance(source, bytes):
         return _picture_from_file(io.BytesIO(source), name or "the bytes", max_pixels)
+    if source == "":
+        raise InputError("a picture has an empty name", do="give the path of a file")
     if isinstance(source, str | Path):
         return _picture_from_path(Path(source), name or str(source), max_pixels)
     raise InputError(
@@ -102,6 +104,8 @@ def _picture_from_path(path: Path, name: str, max_pixels: int) -> Image.Image:
         raise InputError(
             f"{name} is a folder, not a picture" if path.is_dir() else f"there is no file {name}"
         )
+    if not path.stat().st_size:
+        raise InputError(f"{name} is empty: 0 bytes", do=f"give {_LISTED}")
     try:
         with path.open("rb") as file:
             return _picture_from_file(file, name, max_pixels)

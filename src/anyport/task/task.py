@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
+Progress = Callable[[str, int, int], None]  # what is counted, how many are done, how many there are
+
+
+def silent(_what: str, _n_done: int, _n_all: int) -> None:
+    """Show no progress."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
@@ -26,11 +33,13 @@ class TaskOptions:
         variant: The variant of the bundle; ``None`` is the bundle's own choice.
         runtime: One of `anyport.runtime.RUNTIMES`.
         session: How its graphs are opened.
+        progress: Called while many inputs are read and computed, as in ``progress("captions", 8, 100)``.
     """
 
     variant: str | None = None
     runtime: str = "onnxruntime"
     session: SessionOptions = field(default_factory=SessionOptions)
+    progress: Progress = silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +49,12 @@ class Printout:
     Attributes:
         lines: Without line ends.
         record: What ``--json`` prints: dicts, lists, strings and numbers.
+        notes: What a person should know of the answers; it is no part of them.
     """
 
     lines: tuple[str, ...]
     record: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 class Task(Protocol):

@@ -101,6 +101,20 @@ def writer_settings(
     return settings
 
 
+def check_streamed(how: Generation) -> None:
+    """Refuse beams where a text is shown while it is written.
+
+    Raises:
+        UsageError: With beams there is nothing to show before the end.
+    """
+    if isinstance(how.search, Beams):
+        raise UsageError(
+            f"beam search cannot be streamed: its text may change until the end, and {how.n_rows} beams are "
+            "asked for",
+            do="ask for one beam (--beams 1), or for the whole text",
+        )
+
+
 def _about(text: str) -> msgspec.Meta:
     return msgspec.Meta(description=text)
 
@@ -127,6 +141,9 @@ class WritingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     )
     top_p: Annotated[float, _about("With --sample: draw from the fewest that sum to this.")] | None = None
     truncate: Annotated[bool, _about("Cut text that is too long for the model instead of refusing it.")] = (
+        False
+    )
+    stream: Annotated[bool, _about("Show the text while it is written; one picture, not with --json.")] = (
         False
     )
 
@@ -230,8 +247,7 @@ class TextWriter:
         Raises:
             UsageError: With beams there is nothing to show before the end.
         """
-        if isinstance(how.search, Beams):
-            raise UsageError("beam search cannot be streamed: its text may change until the end")
+        check_streamed(how)
         beginnings = fill_left(prompts, self._text.pad)
         return write_stepwise(self._state(sight), beginnings, how, self._text.sep)
 

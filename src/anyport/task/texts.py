@@ -105,6 +105,10 @@ class TextReader:
         inside = self.tokens(text, name, self._settings.max_length - _N_AROUND, truncate=truncate)
         return [first, *inside, self._settings.sep]
 
+    def n_tokens(self, text: str) -> int:
+        """Return how many tokens a text has, however many fit."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def words(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, without those that only begin, end or fill."""
         text: str = self._tokenizer.decode(

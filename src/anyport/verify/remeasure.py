@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from anyport.verify.agreement import Evaluation, Measure, measure_agreement, what_helps
+from anyport.verify.agreement import what_helps
 from anyport.verify.lossy import metric_line
 from anyport.verify.metric import METRICS
 from anyport.verify.verdict import Leg, Status, Verdict
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anyport.bundle.manifest import VariantEntry
     from anyport.cases import Case
     from anyport.runtime.session import Session
-    from anyport.verify.agreement import Recording
+    from anyport.verify.agreement import Evaluation, Measure
     from anyport.verify.reference import PartSpec, Reference
     from anyport.verify.sampling import SampledSession
     from anyport.verify.sweep import CasePlan
@@ -27,23 +27,19 @@ _NOT_COUNTED: Final = Leg("weights", Status.NOT_APPLICABLE, "they are rounded on
 _DO_FAIL: Final = "use another variant on this machine: another processor rounds otherwise"
 
 
-def remeasure(
-    recording: Recording, reference: Reference, candidate: SampledSession, plan: CasePlan, part: PartSpec
+def judge_lossy(
+    evaluation: Evaluation, reference: Reference, candidate: SampledSession, plan: CasePlan, part: PartSpec
 ) -> Verdict:
     """Judge a lossy graph by what it answers here.
 
     Args:
-        recording: The samples, and the allowance for each output.
+        evaluation: What was measured here: of the graph's whole answers, or of the task it works in.
         reference: Knows the exact answers to ``plan``: of those only the form is compared, so that every
             size of the axes is tried.
-        candidate: Stays the caller's to close. Its whole answers are measured: the samples are kept whole.
+        candidate: Stays the caller's to close.
         plan: The cases of the exact proof.
         part: What is compared.
-
-    Raises:
-        MismatchError: A recorded answer is NaN or infinite.
     """
-    evaluation = measure_agreement(recording, candidate.whole)
     fault = next((text for case in plan.cases if (text := _form_fault(reference, candidate, case, part))), "")
     legs = (_values_leg(evaluation, fault, len(plan.cases)), _power_leg(evaluation), _NOT_COUNTED)
     return Verdict(part, plan, legs, (), evaluation=evaluation)

@@ -81,6 +81,7 @@ def plan_cases(
     dims: Mapping[str, Dim],
     settings: SweepSettings,
     given: Sequence[Case] = (),
+    outputs: Sequence[TensorSpec] = (),
 ) -> CasePlan:
     """Plan the cases of a comparison; the order below is the priority under ``settings.max_cases``.
 
@@ -99,7 +100,7 @@ def plan_cases(
         UsageError: A whole-number input has no range, an axis has no dim, or nothing fits the limits.
         InputError: A given case does not fit the inputs.
     """
-    sizes = plan_sizes(inputs, dims, settings)
+    sizes = plan_sizes(inputs, dims, settings, outputs)
     filler = _Filler(tuple(inputs), settings.seed)
     filler.check()
     made = [*_random_cases(filler, sizes.base), *_mask_cases(filler, sizes.base, dims)]
