@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
@@ -76,10 +77,10 @@ class Generated:
     logits: np.ndarray
 
     @property
-    def margin(self) -> float:
-        """The least distance between the best and the second best score of all steps."""
+    def margins(self) -> np.ndarray:
+        """The distance between the best and the second best score of each step."""
         second, first = np.sort(self.logits, axis=1)[:, -2:].T
-        return float((first - second).min())
+        return first - second
 
 
 class Reference:
@@ -294,24 +295,35 @@ class Comparison:
         singles: The bundle's, each made alone.
         batch: The bundle's, all at once.
         n_long: How many different texts of 8 or more new tokens there are.
-        margin: The least top-2 distance of transformers' logits on the way; greedy only.
-        error: The largest distance of the bundle's logits from transformers'; greedy only.
+        steps: float[2, steps] of all texts: the top-2 distance of transformers' logits, and the largest
+            distance of the bundle's logits from them; greedy only.
     """
 
     expected: tuple[tuple[int, ...], ...]
     singles: tuple[tuple[int, ...], ...]
     batch: tuple[tuple[int, ...], ...]
     n_long: int
-    margin: float | None
-    error: float | None
+    steps: np.ndarray | None
+
+    @property
+    def clearance(self) -> float:
+        """How many times the error of its step the top-2 distance is, at the step where that is least.
+
+        Below 2 the two best logits may change places, and equal tokens are luck.
+        """
+        return math.inf if self.steps is None else float((self.steps[0] / self.steps[1]).min())
 
     def __str__(self) -> str:
         """Return the figures in one line."""
         n = len(self.expected)
+        figures = ""
+        if self.steps is not None:
+            margin, error = self.steps[0].min(), self.steps[1].max()
+            figures = f"; least margin {margin:.2e}, largest error {error:.2e}, least of "
+            figures += f"margin / error of a step {self.clearance:.1f}"
         return (
             f"{n_equal(self.expected, self.singles)} of {n} singles and {n_equal(self.expected, self.batch)} "
-            f"of {n} in one batch are equal; {self.n_long} different texts of 8 or more new tokens"
-            + ("" if self.margin is None else f"; least margin {self.margin:.2e}, error {self.error:.2e}")
+            f"of {n} in one batch are equal; {self.n_long} different texts of 8 or more new tokens{figures}"
         )
 
 
@@ -324,19 +336,19 @@ def compare(pair: Pair, paths: Sequence[Path], kind: str, n_beams: int) -> Compa
     """Write about pictures with transformers one by one, with the bundle one by one, and with it at once."""
     about, most = texts(kind, len(paths)), pair.size.max_new_tokens
     batch = pair.exported.write(paths, about, n_beams, most)
-    expected, singles, errors = [], [], []
+    expected, singles, steps = [], [], []
     for path, text in zip(paths, about, strict=True):
         expected.append(generated := pair.reference.write(path, text, n_beams, most))
         singles += pair.exported.write([path], [text], n_beams, most)
         if n_beams == 1:
             logits = np.concatenate(pair.exported.watch.logits)
             n_steps = min(len(logits), len(generated.logits))  # they differ only where the tokens do, too
-            errors.append(float(np.abs(logits[:n_steps] - generated.logits[:n_steps]).max()))
+            errors = np.abs(logits[:n_steps] - generated.logits[:n_steps]).max(axis=1)
+            steps.append(np.stack([generated.margins[:n_steps], errors]))
     return Comparison(
         tuple(one.tokens for one in expected),
         tuple(singles),
         tuple(batch),
         len({one.tokens[-one.n_new :] for one in expected if one.n_new >= 8}),
-        min(one.margin for one in expected) if n_beams == 1 else None,
-        max(errors) if n_beams == 1 else None,
+        np.concatenate(steps, axis=1) if steps else None,
     )
