@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -123,12 +124,10 @@ def peak_memory(pid: int) -> int:
 
 def sizes(folder: Path) -> Iterator[int]:
     """Yield the sizes of all files but the report, which is not part of the bundle."""
-    for path in folder.rglob("*"):
-        try:
-            if path.is_file() and not path.name.endswith(".report.json"):
-                yield path.stat().st_size
-        except OSError:  # moved while it is looked at
-            continue
+    for place, _, names in os.walk(folder):  # which passes over a folder that is moved meanwhile
+        for name in names:
+            with suppress(OSError):  # moved while it is looked at
+                yield 0 if name.endswith(".report.json") else (Path(place) / name).stat().st_size
 
 
 def compare(name: str, said: Needed, needed: Needed) -> bool:

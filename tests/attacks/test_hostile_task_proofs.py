@@ -10,11 +10,12 @@ import pytest
 
 from anyport.bundle import TensorFileWriter, dtype_code, open_bundle, read_header, read_tensor, seal_bundle
 from anyport.bundle import lossy as lossy_format
-from anyport.errors import AnyportError, BundleError, MismatchError, UsageError
-from anyport.verify import verify_bundle
+from anyport.errors import BundleError, MismatchError, UsageError
+from anyport.verify import Status, verify_bundle
+from anyport.verify.tasks import form_of
 from tests.attacks.test_hostile_lossy_proofs import rewrite
 from tests.task import blip
-from tests.verify.lossy_bundles import forge, said_of
+from tests.verify.lossy_bundles import forge, lossy_bundle, said_of
 from tests.verify.task_bundles import N_SAMPLES, opener, task_bundle
 
 if TYPE_CHECKING:
@@ -50,13 +51,45 @@ HOSTILE: list[tuple[str, Callable[[Tree], object], Tree, str]] = [
     ("no lossy part", lambda t: task(t)["parts"].clear(), {}, "Expected `array` of length >= 1"),
     ("a strange part", lambda t: task(t)["parts"].append("x"), {}, "the part 'x', which is not there"),
     ("no runs", lambda t: task(t)["judged"]["runs"].clear(), {}, "Expected `array` of length >= 1"),
-    ("no task", lambda t: t.pop("task"), {}, "has an unused array"),
+    (
+        "a part twice",
+        lambda t: task(t)["parts"].append("cross_keys"),
+        {},
+        "names the part 'cross_keys' 2 times",
+    ),
+    ("no task", lambda t: t.pop("task"), {}, "it does not judge output 'tokens' of the whole task"),
     ("an unknown key", lambda t: task(t).update(isa=[]), {}, "has an unknown key 'isa'"),
     (
         "a part alone, too",
         lambda t: t["parts"].update(cross_keys=task(t)["judged"]),
         {},
-        "the outputs that it judges are not those of the part",
+        "it is judged as a whole, and the part 'cross_keys' alone",
+    ),
+    (
+        "a part alone, as the manifest says",
+        lambda t: t["parts"].update(
+            cross_keys={"outputs": {"cross_0_k": tokens(t)}, "runs": task(t)["judged"]["runs"]}
+        ),
+        {"part": "cross_keys", "output": "cross_0_k"},
+        "it is judged as a whole, and the part 'cross_keys' alone",
+    ),
+    (
+        "numbers have a direction",
+        lambda t: tokens(t).update(metric="cosine"),
+        {"metric": "cosine"},
+        "output 'tokens' is judged by cosine, must be by top-1 along axis -1",
+    ),
+    (
+        "choices along another axis",
+        lambda t: tokens(t).update(axis=1),
+        {},
+        "output 'tokens' is judged by top-1 along axis 1, must be by top-1 along axis -1",
+    ),
+    (
+        "a huge peak",
+        lambda t: tokens(t).update(metric="psnr", peak=1e9, allowance=30, value=90),
+        {"metric": "psnr", "allowance": 30, "value": 90},
+        "output 'tokens' is judged by psnr with a peak of 1000000000.0, must be by top-1 along axis -1",
     ),
     (
         "a laxer limit",
@@ -123,6 +156,7 @@ def test_a_forged_proof_is_refused(
     with pytest.raises(BundleError) as err:
         verdict_of(folder)
     assert text in str(err.value)
+    assert err.value.where is not None
 
 
 @pytest.mark.parametrize(
@@ -132,7 +166,7 @@ def test_a_forged_proof_is_refused(
             {"part": "cross_keys", "output": "tokens"},
             "the metric of variant int8 is of output 'tokens' of part",
         ),
-        ({"output": ""}, "the metric of variant int8 is of the whole task, and there is none"),
+        ({"output": ""}, "the metric of variant int8 names no output"),
     ],
 )
 def test_a_manifest_that_speaks_of_nothing_is_not_sealed(tmp_path: Path, entry: Tree, text: str) -> None:
@@ -180,15 +214,65 @@ def test_arrays_of_other_forms_are_refused(
     assert text in err.value.what
 
 
-def test_fewer_samples_say_too_little(tmp_path: Path) -> None:
-    folder = task_bundle(tmp_path)
+def _keep(folder: Path, n_runs: int) -> None:
+    """Leave the arrays of the first runs in the proof."""
     path = folder / "proof" / "int8.safetensors"
-    kept = {n: read_tensor(path, e) for n, e in read_header(path).items() if int(n.split("/")[1]) <= 20}
+    kept = {n: read_tensor(path, e) for n, e in read_header(path).items() if int(n.split("/")[1]) <= n_runs}
     path.unlink()
     order = sorted(kept, key=lambda name: -kept[name].dtype.itemsize)
     with TensorFileWriter(path, [(n, dtype_code(kept[n].dtype), kept[n].shape) for n in order]) as writer:
         for name in order:
             writer.write(name, kept[name])
+
+
+def test_two_pictures_are_not_64_samples(tmp_path: Path) -> None:
+    folder = task_bundle(tmp_path)
+    _keep(folder, 2)
+    forge(folder, lambda t: task(t)["judged"].update(runs=task(t)["judged"]["runs"][:2] * (N_SAMPLES // 2)))
+    with pytest.raises(BundleError) as err:
+        verdict_of(folder)
+    assert err.value.what == "proof/int8.safetensors uses twice the array 'task/1/answer/tokens'"
+
+
+def test_pictures_that_are_copied_are_not_64_samples(tmp_path: Path) -> None:
+    folder = task_bundle(tmp_path)
+    path = folder / "proof" / "int8.safetensors"
+    arrays = {name: read_tensor(path, entry) for name, entry in read_header(path).items()}
+
+    def copied(name: str) -> np.ndarray:
+        _, number, *rest = name.split("/")
+        return arrays["/".join(("task", "12"[int(number) % 2 - 1], *rest))]
+
+    rewrite(folder, lambda name, _: copied(name))
+    with pytest.raises(BundleError) as err:
+        verdict_of(folder)
+    assert err.value.what == "run 3: its picture is that of run 1"
+
+
+def test_a_part_that_the_task_never_runs_is_not_judged_by_it(tmp_path: Path) -> None:
+    """Whatever it computed, it would pass."""
+    folder, idle = task_bundle(tmp_path), "itm_head"
+    said = said_of(folder)
+    variants = {}
+    for name, entry in said.variants.items():
+        graph = msgspec.structs.replace(entry.graphs["cross_keys"], file=f"parts/{idle}/{name}/model.onnx")
+        (folder / graph.file).parent.mkdir(parents=True)
+        (folder / graph.file).write_bytes(b"graph")
+        variants[name] = msgspec.structs.replace(entry, graphs=entry.graphs | {idle: graph})
+    parts = said.parts | {idle: form_of(blip.signature(idle))}
+    seal_bundle(folder, msgspec.structs.replace(said, parts=parts, variants=variants, files=[]))
+    assert verdict_of(folder).status is Status.PASS
+    forge(folder, lambda t: task(t)["parts"].append(idle))
+    with pytest.raises(BundleError) as err:
+        verdict_of(folder)
+    assert err.value.what == (
+        "proof/int8.json: task: it judges the part 'itm_head', which the task does not run"
+    )
+
+
+def test_fewer_samples_say_too_little(tmp_path: Path) -> None:
+    folder = task_bundle(tmp_path)
+    _keep(folder, 20)
     forge(
         folder,
         lambda t: task(t)["judged"].update(runs=task(t)["judged"]["runs"][:20]),
@@ -219,7 +303,13 @@ def test_a_task_that_cannot_be_judged_is_refused(tmp_path: Path) -> None:
         verdict_of(folder)
 
 
-def test_the_form_of_the_task_must_be_known(tmp_path: Path) -> None:
-    folder = task_bundle(tmp_path)
-    with open_bundle(folder) as bundle, pytest.raises(AnyportError, match="nobody says what that takes"):
-        lossy_format.read_lossy_proof(bundle, "int8")
+def test_each_kind_of_proof_is_read_in_its_own_way(tmp_path: Path) -> None:
+    with open_bundle(task_bundle(tmp_path)) as bundle:
+        assert lossy_format.read_lossy_task(bundle, "int8").n_declared == N_SAMPLES
+        with pytest.raises(UsageError, match="^'int8' is judged by its task as a whole") as err:
+            lossy_format.read_lossy_proof(bundle, "int8")
+        assert err.value.where == str(bundle.path)
+    with open_bundle(lossy_bundle(tmp_path)) as bundle:
+        with pytest.raises(UsageError, match="^'int8' is judged part by part") as err:
+            lossy_format.read_lossy_task(bundle, "int8")
+        assert err.value.where == str(bundle.path)

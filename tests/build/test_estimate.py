@@ -11,12 +11,19 @@ from safetensors.torch import load_file, save_file
 from anyport.build import BuildPlan, BuildSettings, build, describe
 from anyport.build import estimate as room
 from anyport.build.estimate import BuildCost, Speed, estimate_build
+from anyport.build.steps import load_model
+from anyport.build.workload import workload_of
 from anyport.errors import SourceError, UsageError
+from anyport.source import outline_model
 from tests.build.building import QUICK, plan_for, silent
 from tests.recipe.blip_folders import tiny_model, write_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch.nn import Parameter
+
+    from anyport.recipe import Model
 
 CAPTION = "BlipForConditionalGeneration"
 
@@ -119,10 +126,32 @@ def test_half_the_speed_is_twice_the_products(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = estimate_build(plan(saved, tmp_path / "m.port"))
-    monkeypatch.setattr(room, "measure_speed", lambda: Speed(2e3, 1e3))
+    monkeypatch.setattr(room, "measure_speed", lambda: Speed(1e10, 5e9))
     slow = estimate_build(plan(saved, tmp_path / "m.port"))
-    assert slow.time_s > 1e5 * fast.time_s / 10
+    wanted = plan(saved, tmp_path / "m.port")
+    parts = outline_model(wanted.request).parts
+    n_flops = sum(run.n_flops for part in parts for run in workload_of(part, QUICK).runs)
+    assert n_flops > 1e6
+    # 1.3 x (twice in float32, once in float64), and all that again at half the speed
+    assert slow.time_s - fast.time_s == pytest.approx(1.3 * n_flops * (2 / 2e10 + 1 / 1e10), rel=1e-6)
     assert slow.bundle_bytes == fast.bundle_bytes
+
+
+def test_the_parts_are_those_of_the_task_that_is_built(tmp_path: Path) -> None:
+    folder = write_folder("BlipForImageTextRetrieval", tmp_path / "tiny", n_layers=1)
+    for task in (None, "embed"):
+        words = {"source": folder.name} | ({"task": task} if task else {})
+        wanted = plan(folder, tmp_path / "m.port", model=words)
+        made, cost = load_model(wanted, silent), estimate_build(wanted)
+        assert [part.name for part in cost.parts] == [part.name for part in made.parts]
+        assert cost.task == made.task == (task or "match")
+        assert cost.n_parameters == sum(p.numel() for p in _parameters(made))
+    assert "itm_head" not in [part.name for part in cost.parts]
+
+
+def _parameters(model: Model) -> list[Parameter]:
+    """Return each once: parts may share some."""
+    return list({id(p): p for part in model.parts for p in part.module.parameters()}.values())
 
 
 def test_a_function_is_called_for_its_sizes(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,90 +12,46 @@ import numpy as np
 import onnx
 import pytest
 
-from anyport.build import BuildPlan, build, describe, steps, task_compressing
+from anyport.build import build, task_compressing
 from anyport.build.compressing import Variant
-from anyport.build.task_compressing import check_task_samples, compress_task, is_task_judged
+from anyport.build.task_compressing import compress_task
 from anyport.bundle import open_bundle, seal_bundle
 from anyport.bundle.manifest import decode_manifest
-from anyport.compress.compressing import compress_graph
 from anyport.compress.quantizing import quantize
-from anyport.errors import AnyportError, CompressError, InputError, UsageError
-from anyport.graph.fastest import RaceSettings
-from anyport.recipe import blip
+from anyport.compress.task_samples import TaskSamples
+from anyport.errors import CompressError, SessionError
+from anyport.report import CheckSettings, Mark, release_checklist
 from anyport.runtime import open_session
-from anyport.verify import Evaluation, Status, metric_line, verify_bundle
-from tests.build.building import QUICK, silent
-from tests.build.trained_blip import write_pictures, write_trained
+from anyport.verify import MIN_SAMPLES, Evaluation, Status, metric_line, record, verify_bundle
+from anyport.verify import tasks as verify_tasks
+from anyport.verify.tasks import measure_task
+from tests.build.building import silent
+from tests.build.compressed_captioner import (
+    METHOD,
+    N_PICTURES,
+    NAME,
+    PARTS,
+    Built,
+    build_captioner,
+    plan_for,
+    quickly,
+)
+from tests.build.trained_blip import write_pictures
 from tests.recipe.blip_folders import write_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from anyport.build import BuildResult
-    from anyport.build.parts import ProvenPart
+    from anyport.bundle import Bundle
     from anyport.compress.compressing import CompressRequest
     from anyport.compress.compression import Compression
     from anyport.compress.methods import Method
     from anyport.compress.quantizing import Quantized
     from anyport.compress.ranges import Range
     from anyport.compress.samples import Samples
-    from anyport.recipe import Model
     from anyport.runtime import Session
     from anyport.verify import Recording
-
-PARTS = ("vision_encoder", "cross_keys", "text_decoder")
-METHOD = "int8-dynamic:u8s8"
-NAME = "int8-dynamic-u8s8"
-N_PICTURES = 72
-
-
-@dataclass(frozen=True)
-class Built:
-    """A captioner that was built, and what is needed to compress it once more."""
-
-    folder: Path
-    result: BuildResult
-    lines: tuple[tuple[str, str], ...]
-    model: Model
-    proven: tuple[ProvenPart, ...]
-
-    def copy(self, place: Path) -> tuple[Path, list[ProvenPart]]:
-        """Return a bundle of the exact variant alone, and its parts."""
-        bundle = place / "b.port"
-        shutil.copytree(self.result.path, bundle)
-        for part in PARTS:
-            shutil.rmtree(bundle / "parts" / part / NAME, ignore_errors=True)
-        for file in (bundle / "proof").glob(f"{NAME}.*"):
-            file.unlink()
-        moved = [
-            replace(
-                one,
-                graph=replace(
-                    one.graph, path=bundle / "parts" / one.part.name / "fp32" / one.graph.path.name
-                ),
-            )
-            for one in self.proven
-        ]
-        return bundle, moved
-
-    def ready(self, graph: Path, output: Path, _: CompressRequest) -> Compression:
-        """Hand out what was made of a graph before, in the place of `compress_graph`."""
-        part = graph.parents[1].name
-        for file in (self.result.path / "parts" / part / NAME).iterdir():
-            shutil.copy(file, output.parent)
-        return self.result.compressions[NAME][part]
-
-
-def plan_for(folder: Path, source: str = "tiny", **tables: Any) -> BuildPlan:
-    made = {"compress": [METHOD], "prefer": "size"}
-    words = {"model": {"source": source}, "build": made, "calibrate": {"samples": "photos"}} | tables
-    return BuildPlan(describe(words, "test"), folder, folder / "blip.port", replace(QUICK, max_cases=24))
-
-
-def quickly(graph: Path, output: Path, request: CompressRequest, *more: Any) -> Compression:
-    """Race for a moment only: what is faster is no question here."""
-    return compress_graph(graph, output, replace(request, race=RaceSettings(budget_s=1.0)), *more)
 
 
 @pytest.fixture(autouse=True)
@@ -104,23 +60,8 @@ def _quick_races(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
-    folder = tmp_path_factory.mktemp("blip")
-    write_trained(folder / "tiny")
-    write_pictures(folder / "photos", N_PICTURES)
-    lines: list[tuple[str, str]] = []
-    seen: list[tuple[Model, ProvenPart]] = []
-    with pytest.MonkeyPatch.context() as patch:
-        own = steps.export_and_prove
-
-        def noted(model: Model, *more: Any) -> ProvenPart:
-            seen.append((model, own(model, *more)))
-            return seen[-1][1]
-
-        patch.setattr(steps, "export_and_prove", noted)
-        patch.setattr(task_compressing, "compress_graph", quickly)
-        result = build(plan_for(folder), lambda step, text: lines.append((step, text)))
-    return Built(folder, result, tuple(lines), seen[0][0], tuple(one for _, one in seen))
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build_captioner(tmp_path_factory.mktemp("blip"))
 
 
 def test_the_task_judges_every_part_and_all_together(built: Built) -> None:
@@ -265,17 +206,28 @@ def test_parts_that_cost_too_much_together_go_one_by_one(
         found = own(recording, candidate)
         return found if next(verdicts) else failed(found)
 
+    costs = {"vision_encoder": 0.1, "cross_keys": 0.7, "text_decoder": 0.4}
+
+    def costing(graph: Path, output: Path, request: CompressRequest) -> Compression:
+        """Give each part its cost in what the task answers; what it gives on the way does not count."""
+        found = built.ready(graph, output, request)
+        cost = costs[graph.parents[1].name]
+        measures = (
+            replace(one, used=1 - cost if "/" in one.output else cost) for one in found.evaluation.measures
+        )
+        return replace(found, evaluation=Evaluation(tuple(measures)))
+
     monkeypatch.setattr(task_compressing, "evaluate", judged)
-    monkeypatch.setattr(task_compressing, "compress_graph", built.ready)
+    monkeypatch.setattr(task_compressing, "compress_graph", costing)
     bundle, proven = built.copy(tmp_path)
     lines: list[str] = []
     variant = compress_task(
         built.model, proven, plan_for(built.folder), METHOD, lambda _, text: lines.append(text)
     )
-    assert len(variant.found) == 1
-    dropped = [line for line in lines if "together do not hold the metric: 'tokens'" in line]
-    assert len(dropped) == 2
-    assert len(list(bundle.glob(f"parts/*/{NAME}"))) == 1
+    dropped = [line.split()[0] for line in lines if "together do not hold the metric: 'tokens'" in line]
+    assert dropped == ["cross_keys", "text_decoder"]
+    assert list(variant.found) == ["vision_encoder"]
+    assert list(bundle.glob(f"parts/*/{NAME}")) == [bundle / "parts" / "vision_encoder" / NAME]
 
 
 def test_nothing_is_left_of_a_variant_that_never_passes(
@@ -292,6 +244,109 @@ def test_nothing_is_left_of_a_variant_that_never_passes(
     )
     assert not list(bundle.glob(f"parts/*/{NAME}"))
     assert not list(bundle.glob(f"proof/{NAME}*"))
+
+
+def test_a_variant_whose_numbers_are_not_finite_does_not_pass(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Evaluation:
+        raise SessionError("the decoder's scores are not finite")
+
+    monkeypatch.setattr(task_compressing, "evaluate", broken)
+    monkeypatch.setattr(task_compressing, "compress_graph", built.ready)
+    _, proven = built.copy(tmp_path)
+    with pytest.raises(CompressError) as err:
+        compress_task(built.model, proven, plan_for(built.folder), METHOD, silent)
+    assert err.value.what.endswith("95 % needed: the decoder's scores are not finite")
+
+
+def test_copies_of_a_picture_do_not_judge(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TaskSamples, "spread", lambda own, _: replace(own, places=own.places[:40] * 2))
+    _, proven = built.copy(tmp_path)
+    with pytest.raises(CompressError) as err:
+        compress_task(built.model, proven, plan_for(built.folder), METHOD, silent)
+    assert err.value.what == f"{METHOD}: 40 of 80 pictures that judge are different ones, 64 are needed"
+
+
+def test_pictures_whose_choices_are_unclear_do_not_judge(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TaskSamples, "margin", lambda _, place: 0.0 if place in {3, 50} else 1.0)
+    monkeypatch.setattr(task_compressing, "compress_graph", built.ready)
+    _, proven = built.copy(tmp_path)
+    lines: list[str] = []
+    variant = compress_task(
+        built.model, proven, plan_for(built.folder), METHOD, lambda _, text: lines.append(text)
+    )
+    metric = variant.entry.metric
+    assert metric is not None
+    assert metric.n_samples == N_PICTURES - 2
+    words = "2 pictures do not judge: the exact model's two best choices are as close as rounding"
+    assert lines[1] == words
+    assert metric.note.endswith(f"; {words}")
+
+
+def test_how_many_are_recorded_is_said_where_that_is_not_all(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle that has hardly any room keeps 64, and not the first ones."""
+    recorded: list[tuple[int, ...]] = []
+
+    def noted(trial: Session, samples: TaskSamples, *more: Any) -> Recording:
+        recorded.append(samples.places)
+        return record(trial, samples, *more)
+
+    monkeypatch.setattr(task_compressing, "record", noted)
+    monkeypatch.setattr(task_compressing, "n_recorded", lambda *_: MIN_SAMPLES)
+    monkeypatch.setattr(task_compressing, "compress_graph", built.ready)
+    _, proven = built.copy(tmp_path)
+    lines: list[str] = []
+    variant = compress_task(
+        built.model, proven, plan_for(built.folder), METHOD, lambda _, text: lines.append(text)
+    )
+    assert lines[1] == "64 of these 72 judge, evenly spread: a bundle has 19 MB for them"
+    [places] = recorded
+    assert len(places) == MIN_SAMPLES
+    assert sum(place < N_PICTURES // 2 for place in places) == MIN_SAMPLES // 2
+    metric = variant.entry.metric
+    assert metric is not None
+    assert metric.n_samples == MIN_SAMPLES
+
+
+def test_too_few_clear_choices_are_refused(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_compressing, "clear_margin", lambda _: 1e9)
+    bundle, proven = built.copy(tmp_path)
+    with pytest.raises(CompressError) as err:
+        compress_task(built.model, proven, plan_for(built.folder), METHOD, silent)
+    assert err.value.what == (
+        f"{METHOD}: 0 of photos (72 pictures) (72 of 72) are clear enough to judge by, 64 are needed"
+    )
+    assert err.value.where == (
+        "72 pictures do not judge: the exact model's two best choices are as close as rounding"
+    )
+    assert not list(bundle.glob(f"parts/*/{NAME}"))
+
+
+def test_the_release_list_measures_the_task_once(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def noted(bundle: Bundle, variant: str, *more: Any) -> dict[str, Evaluation]:
+        calls.append(variant)
+        return measure_task(bundle, variant, *more)
+
+    monkeypatch.setattr(verify_tasks, "measure_task", noted)
+    with open_bundle(built.result.path) as bundle:
+        for variant in (NAME, "fp32"):
+            settings = CheckSettings(variant=variant, n_runs=2, soak_s=0.5)
+            found = release_checklist(bundle, settings)
+            marks = {line.name: line.mark for line in found.lines}
+            assert marks["batch sizes"] is Mark.PASS
+            assert Mark.FAIL not in marks.values(), found.text()
+    assert calls == [NAME]
 
 
 def failed(found: Evaluation) -> Evaluation:
@@ -314,84 +369,3 @@ def test_tasks_with_texts_are_judged_with_the_users_own(architecture: str, tmp_p
     with open_bundle(result.path) as bundle:
         for verdict in verify_bundle(bundle, open_session, "int8"):
             assert verdict.status is Status.PASS, verdict
-
-
-WRONG: dict[str, tuple[dict[str, Any], type[AnyportError], str]] = {
-    "too few pictures": (
-        {"calibrate": {"samples": "few"}},
-        InputError,
-        "60 samples of few (60 pictures) are too few, 64 are needed",
-    ),
-    "too few with ranges": (
-        {"calibrate": {"samples": "some"}, "build": {"compress": ["int8"], "prefer": "size"}},
-        InputError,
-        "70 samples of some (70 pictures) are too few, 72 are needed",
-    ),
-    "texts for a captioner": (
-        {"calibrate": {"samples": "photos", "texts": "texts.txt"}},
-        UsageError,
-        "the task 'caption' looks at pictures alone",
-    ),
-    "no texts": (
-        {"calibrate": {"samples": "photos", "texts": "none.txt"}},
-        InputError,
-        "none.txt cannot be read: No such file or directory",
-    ),
-    "texts without pictures": (
-        {"calibrate": {"samples": "calibrate.py:{part}", "texts": "texts.txt"}},
-        UsageError,
-        "the texts of texts.txt go with a folder of pictures, not with 'calibrate.py:{part}'",
-    ),
-    "a metric of one's own": (
-        {"evaluate": {"function": "evaluate.py:{part}"}},
-        UsageError,
-        "[evaluate] is of one part, and a folder of pictures has the task judge as a whole",
-    ),
-    "another metric of a part": (
-        {"metrics": {"image_embeds": "psnr"}},
-        UsageError,
-        "'image_embeds' is what a part gives on its way through the task: its metric is cosine, not psnr",
-    ),
-    "a metric of nothing": (
-        {"metrics": {"image_embed": "cosine"}},
-        UsageError,
-        "[metrics] names 'image_embed', which is no output (did you mean 'image_embeds'?)",
-    ),
-}
-
-
-@pytest.mark.parametrize(("tables", "kind", "text"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_judged_is_told_before_the_export(
-    built: Built,
-    monkeypatch: pytest.MonkeyPatch,
-    tables: dict[str, Any],
-    kind: type[AnyportError],
-    text: str,
-) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("the export has begun")
-
-    monkeypatch.setattr(steps, "export_and_prove", refuse)
-    for name, n in (("few", 60), ("some", 70)):
-        if not (built.folder / name).exists():
-            write_pictures(built.folder / name, n)
-    (built.folder / "texts.txt").write_text("a cat\na dog\n", encoding="utf-8")
-    plan = plan_for(built.folder, **tables)
-    with pytest.raises(kind) as err:
-        build(replace(plan, output=built.folder / "other.port"), silent)
-    assert err.value.what.endswith(text)
-    assert not (built.folder / "other.port").exists()
-
-
-def test_two_texts_are_needed_to_choose_from(built: Built, tmp_path: Path) -> None:
-    folder = write_folder("BlipForImageTextRetrieval", tmp_path / "tiny", n_layers=1)
-    model = blip.load(folder)
-    shutil.copytree(built.folder / "photos", tmp_path / "photos")
-    (tmp_path / "texts.txt").write_text("a cat\na cat\n", encoding="utf-8")
-    plan = plan_for(tmp_path, calibrate={"samples": "photos", "texts": "texts.txt"})
-    assert is_task_judged(model, plan)
-    with pytest.raises(InputError) as err:
-        check_task_samples(model, plan)
-    assert err.value.what == "texts.txt holds 1 different texts, the task 'match' needs 2 or more"
-    assert not is_task_judged(replace(model, parts=model.parts[:1]), plan)
-    assert not is_task_judged(model, plan_for(tmp_path, calibrate={"samples": "random"}))

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from anyport.errors import SourceError
-from anyport.recipe.blip import load
+from anyport.recipe.blip import load, outline
 from anyport.source import SourceRequest, TorchSession, find_model
 from tests.recipe.blip_folders import CLASSES, tiny_model, write_bert_vocabulary, write_folder
 from tests.recipe.blip_pth import original_model, original_weights, save
@@ -130,6 +130,37 @@ def test_a_partial_checkpoint_is_refused_by_its_keys(saved: Path, tmp_path: Path
     assert (
         failure(tmp_path, "partial").what == f"'partial' has unknown 1 weights of {CAPTION}: 'extra.weight'"
     )
+
+
+def test_a_weight_that_is_not_finite_is_refused_by_its_key(saved: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved, tmp_path / "broken")
+    rewritten(folder, lambda weights: weights[NORM].__setitem__(3, float("nan")))
+    assert failure(tmp_path, "broken").what == (
+        f"'broken' has a weight whose numbers are NaN or infinite: '{NORM}' (1 of 48)"
+    )
+
+
+def test_an_original_weight_that_is_not_finite_is_refused_by_its_key(tmp_path: Path) -> None:
+    write_bert_vocabulary(tmp_path)
+    weights = original_weights(original_model(CAPTION))
+    weights["visual_encoder.norm.bias"][0] = float("inf")
+    save(tmp_path / "m.pth", {"model": weights})
+    assert failure(tmp_path, "m.pth").what.startswith(
+        f"'m.pth' has a weight whose numbers are NaN or infinite: '{NORM}' (1 of "
+    )
+
+
+def test_what_is_assumed_of_pictures_is_a_warning(saved: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved, tmp_path / "silent")
+    size = json.dumps({"size": {"height": 32, "width": 32}})
+    (folder / "preprocessor_config.json").write_text(size, encoding="utf-8")
+    assert load(folder).warnings == outline(folder).warnings == ()
+    (folder / "preprocessor_config.json").unlink()
+    words = (
+        "no preprocessor_config.json: pictures are prepared as Salesforce/blip-* do: bicubic to 32 x 32, "
+        "mean 0.4815, 0.4578, 0.4082; std 0.2686, 0.2613, 0.2758"
+    )
+    assert load(folder).warnings == outline(folder).warnings == (words,)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(saved: Path, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_an_answer_can_be_watched(task: Answerer, tmp_path: Path) -> None:
     assert len(pieces) > 2
     assert "".join(pieces) == whole.text
     with pytest.raises(InputError, match=r"the question for .*a\.png is empty"):
-        list(task.stream(picture, " "))
+        task.stream(picture, " ")  # at once, before the first token is asked for
 
 
 def test_settings_are_checked_and_closing_gives_everything_back() -> None:

@@ -156,7 +156,12 @@ def test_a_prompt_that_does_not_fit_is_refused_or_cut_by_name(task: Captioner) -
     picture = blip.pictures(N_PICTURES)[:1]
     with pytest.raises(InputError) as caught:
         task.caption(picture, "cat " * 2500)
-    assert caught.value.what == "the prompt for picture 1 has 2500 tokens, 19 fit"
+    assert str(caught.value) == (
+        "the prompt for picture 1 has 2500 tokens, 19 fit: 20 positions are kept for new tokens\n"
+        "  do:    shorten it, ask for fewer new tokens (--max-new-tokens), or ask for a cut: truncate=True "
+        "(--truncate) keeps the first ones"
+    )
+    assert task.caption(picture, "cat " * 34, Generation(max_new_tokens=5))
     [cut] = task.caption(picture, "cat " * 2500, truncate=True)
     assert cut == replace(task.caption(picture, "cat " * 19)[0], n_truncated=2481)
     assert len(cut.token_ids) <= blip.POSITIONS
@@ -222,11 +227,22 @@ def test_a_caption_can_be_watched(task: Captioner) -> None:
         assert parts[-1].text == whole.text
         assert all(part.text.startswith("a photo") for part in parts)
     with pytest.raises(UsageError) as caught:
-        list(task.stream(picture, how=Generation(Beams(2))))
+        task.stream(picture, how=Generation(Beams(2)))  # at once, before the first token is asked for
     assert str(caught.value) == (
         "beam search cannot be streamed: its text may change until the end, and 2 beams are asked for\n"
         "  do:    ask for one beam (--beams 1), or for the whole text"
     )
+
+
+def test_a_stream_is_checked_before_its_first_token_is_asked_for(task: Captioner) -> None:
+    with pytest.raises(InputError, match="there is no file nope.png"):
+        task.stream("nope.png")
+    with pytest.raises(InputError, match="the prompt for picture 1 has 30 tokens, 19 fit"):
+        task.stream(blip.pictures(1)[0], "cat " * 30)
+    with pytest.raises(UsageError, match="beam search cannot be streamed"):
+        task.stream(blip.pictures(1)[0], how=Generation(Beams(3)))
+    task.stream(blip.pictures(1)[0])
+    assert all(session.n_runs == 0 for session in sessions(task).values())
 
 
 def test_a_caption_comes_in_pieces(task: Captioner, tmp_path: Path) -> None:

@@ -159,6 +159,18 @@ def test_words_of_a_command_line(task: Matcher, tmp_path: Path) -> None:
     assert [answer["text"] for answer in turned.record["answers"]] == ["a cat", "two dog", "sky"]
 
 
+def test_wide_characters_shift_no_column(task: Matcher, tmp_path: Path) -> None:
+    name, texts = str(blip.drawn(tmp_path, "a.png", "red")), tmp_path / "texts.txt"
+    words = ["a cat", "猫猫", "🐱 dog", "cafe\u0301"]
+    texts.write_text("\n".join(words), encoding="utf-8")
+    lines = task.answer([name], {"texts": str(texts), "per_text": True}).lines
+    # 5 columns for the widest (emoji are two wide, a combining accent none), and three between
+    pads = {"a cat": 4, "猫猫": 5, "🐱 dog": 3, "cafe\u0301": 5}
+    for line, word in zip(lines, words, strict=True):
+        assert line.startswith(f"  {word}{' ' * pads[word]}")
+        assert line[2 + len(word) + pads[word] :].lstrip()[0].isdigit()
+
+
 def test_a_text_that_was_cut_is_noted(task: Matcher, tmp_path: Path) -> None:
     texts, picture = tmp_path / "texts.txt", str(blip.drawn(tmp_path, "a.png", "red"))
     texts.write_text("cat " * 50 + "\nsky\n")

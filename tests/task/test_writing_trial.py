@@ -9,14 +9,16 @@ import pytest
 from anyport.errors import InputError
 from anyport.task.answer import Answerer
 from anyport.task.caption import Captioner
+from anyport.task.generation import Generation
 from anyport.task.opening import task_of
 from anyport.task.picture_settings import fitted_pictures
 from anyport.task.task import TaskOptions
+from anyport.task.text_writer import GenerationSettings
 from anyport.task.trials import PartSessions, open_trial
 from tests.task import blip
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from anyport.task.trials import Trial
     from anyport.tensors import TensorSpec
@@ -115,3 +117,88 @@ def test_tokens_beyond_the_vocabulary_are_refused_before_anything_runs() -> None
     with pytest.raises(InputError) as err:
         trial.run(feeds | {"written": np.array([[n]])})
     assert err.value.what == f"'written' holds the token {n}, the model has 0 to {n - 1}"
+
+
+@dataclass
+class Redone(Changed):
+    """A decoder whose scores a test changes."""
+
+    change: Callable[[np.ndarray], np.ndarray] = np.copy
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = self.session.run(feeds)
+        return found | {"logits": self.change(found["logits"])}
+
+
+def tied(logits: np.ndarray) -> np.ndarray:
+    """Make the second best score as good as the best, but for one part in a million."""
+    changed = logits.copy()
+    order = np.argsort(logits, axis=1)
+    for row, (second, first) in enumerate(order[:, -2:]):
+        changed[row, second] = changed[row, first] - 1e-6 * np.abs(logits).max()
+    return changed
+
+
+@pytest.mark.parametrize("task", ["answer", "caption"])
+def test_the_margin_is_that_of_the_closest_choice(task: str) -> None:
+    graphs = blip.graphs(task, max_new_tokens=8)
+    sessions = {part: graphs.open(part, TaskOptions()) for part in graphs.parts}
+
+    def margin(change: Callable[[np.ndarray], np.ndarray]) -> float:
+        decoder = Redone(sessions["text_decoder"], 0, change=change)
+        others = {**sessions, "text_decoder": decoder}
+        trial = open_trial(PartSessions(task, graphs.settings, graphs.parts, others, graphs.read_bytes))
+        return trial.margin(trial.prepare(fitted(trial, 0), [QUESTION]))
+
+    exact = margin(np.copy)
+    assert exact > 1e-4
+    assert margin(lambda logits: 4 * logits) == pytest.approx(exact)  # a share of the largest score
+    assert margin(tied) == pytest.approx(1e-6, rel=0.2)
+
+
+def test_the_margin_is_the_one_that_the_task_itself_tells() -> None:
+    trial, task = open_trial(blip.graphs("caption")), task_of(blip.graphs("caption"), TaskOptions())
+    assert isinstance(task, Captioner)
+    [told] = task.caption([blip.pictures()[0]])
+    feeds = trial.prepare(fitted(trial, 0), [])
+    assert told.margin is not None
+    largest = told.margin / trial.margin(feeds)
+    assert 0.1 < largest < 100
+
+
+@pytest.mark.parametrize(("prompt", "most"), [("", 40), ("a photo of", 37)])
+def test_no_text_reaches_beyond_the_positions(prompt: str, most: int) -> None:
+    graphs = blip.graphs("caption", prompt=prompt, max_new_tokens=4)
+    trial = open_trial(graphs)
+    steps = trial.signature.dims["steps"]
+    assert (steps.low, steps.high) == (1, most)
+    feeds = trial.prepare(fitted(trial, 0), [])
+    last: list[int] = []
+    graphs.sessions["text_decoder"].spoil = lambda feeds: last.append(int(feeds["position_ids"].max()))
+    trial.run(feeds | {"written": np.full((1, most), blip.word_ids("cat")[0])})
+    assert last[-1] == blip.POSITIONS - 1
+
+
+def test_a_bundle_with_beams_is_judged_by_the_best_token_each_time() -> None:
+    def written(n_beams: int) -> list[tuple[int, ...]]:
+        trial = open_trial(blip.graphs("caption", beams=n_beams, max_new_tokens=8))
+        found = [trial.prepare(fitted(trial, number), []) for number in range(3)]
+        for feeds in found:
+            np.testing.assert_array_equal(trial.run(feeds)["tokens"], feeds["written"])
+        return [tuple(feeds["written"][0].tolist()) for feeds in found]
+
+    task = task_of(blip.graphs("caption", beams=3, max_new_tokens=8), TaskOptions())
+    assert isinstance(task, Captioner)
+    with_beams = [one.token_ids[1:] for one in task.caption(list(blip.pictures()[:3]))]
+    assert written(3) == written(1) != with_beams
+
+
+def test_what_is_penalized_is_the_exact_text_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = open_trial(blip.graphs("caption", max_new_tokens=8, min_new_tokens=8))
+    how = Generation(max_new_tokens=8, min_new_tokens=8, repetition_penalty=5.0)
+    monkeypatch.setattr(GenerationSettings, "how", how)
+    trial = open_trial(blip.graphs("caption", max_new_tokens=8, min_new_tokens=8))
+    for number in range(3):
+        feeds = trial.prepare(fitted(trial, number), [])
+        np.testing.assert_array_equal(trial.run(feeds)["tokens"], feeds["written"])
+        assert (plain.run(feeds)["tokens"] != feeds["written"]).any()

@@ -8,8 +8,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from anyport.bundle import (
     FORMAT,
     GraphEntry,
@@ -118,8 +116,3 @@ def opener(**int8: Session) -> Callable[[GraphFile], Any]:
         if graph.variant_name == "int8" and graph.part_name in int8
         else exact(graph.part_name)
     )
-
-
-def said(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.json.decode((folder / "proof" / "int8.json").read_bytes())
-    return found

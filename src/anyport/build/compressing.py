@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from anyport.bench.machine import cpu_flags
 from anyport.build.parts import graph_entry
-from anyport.build.proving import VARIANT
+from anyport.build.proving import VARIANT, recorded_equality
 from anyport.bundle import GraphEntry, Step, VariantEntry
 from anyport.compress.compressing import CompressRequest, compress_graph
 from anyport.compress.judging import judge_by
 from anyport.compress.methods import candidates
 from anyport.compress.samples import RANDOM, divide, samples_from
 from anyport.errors import CompressError, InputError, UsageError, did_you_mean
-from anyport.graph.equality import Equality, RecordedAnswers
 from anyport.graph.fastest import LEVELS
 from anyport.graph.storing import read_graph
 from anyport.source import load_value
 from anyport.task.texts import read_lines
 from anyport.verify import (
-    CasePlan,
     Evaluated,
     Status,
     UserMetric,
@@ -30,11 +29,12 @@ from anyport.verify import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from anyport.build.parts import ProvenPart
     from anyport.build.plan import BuildPlan
+    from anyport.bundle import MetricEntry
     from anyport.compress.compression import Compression
     from anyport.compress.judging import Judge
     from anyport.compress.samples import Samples
@@ -158,12 +158,44 @@ def compress_model(
         raise refused[0]
     evaluated = {part: one.evaluated for part, one in made.items()}
     metric = write_evaluated(proven[0].graph.path.parents[3], name, evaluated, cpu_flags())
-    graphs = {one.part.name: one.entry for one in proven} | {part: one.entry for part, one in made.items()}
-    steps = [step for one in proven for step in one.steps] + [one.step for one in made.values()]
     notes = [f"{part}: {one.note}" for part, one in made.items() if one.note]
-    unproven = unproven_lines(proven)
-    entry = VariantEntry(graphs, steps, not unproven, "; ".join([*unproven, *notes]), metric)
-    return Variant(entry, {part: one.found for part, one in made.items()})
+    return variant_of(proven, {part: (one.entry, one.found) for part, one in made.items()}, notes, metric)
+
+
+def variant_of(
+    proven: Sequence[ProvenPart],
+    made: Mapping[str, tuple[GraphEntry, Compression]],
+    notes: Sequence[str],
+    metric: MetricEntry,
+) -> Variant:
+    """Put a variant together: parts that are not compressed in it keep their exact graph.
+
+    Args:
+        proven: All parts.
+        made: Part -> its compressed graph, and what was kept.
+        notes: What a user must know; of parts whose exact graph is not proven it is said here.
+        metric: What the variant is worth.
+    """
+    graphs = {one.part.name: one.entry for one in proven} | {part: entry for part, (entry, _) in made.items()}
+    found = {part: one for part, (_, one) in made.items()}
+    steps = [step for one in proven for step in one.steps]
+    for part, one in found.items():
+        settings = {"part": part, "method": one.kept, "calibrated_on": one.calibrated_on}
+        steps.append(Step("compress", settings, one.evaluation.line()))
+    doubtful = [one for one in proven if one.verdict.status is not Status.PASS]
+    unproven = [f"{one.part.name}: {one.verdict.summary()}" for one in doubtful]
+    return Variant(VariantEntry(graphs, steps, not unproven, "; ".join([*unproven, *notes]), metric), found)
+
+
+@contextmanager
+def compressed_in(folder: Path) -> Iterator[Path]:
+    """Make the folder of a compressed graph; it goes again where none is kept."""
+    folder.mkdir()
+    try:
+        yield folder
+    except CompressError:
+        folder.rmdir()
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +205,6 @@ class _Made:
     entry: GraphEntry
     found: Compression
     evaluated: Evaluated
-    step: Step
     on_noise: bool
 
     @property
@@ -205,23 +236,14 @@ class _Compressor:
             CompressError: There is none.
         """
         name = variant_name(method)
-        folder = self._proven.graph.path.parents[1] / name
-        folder.mkdir()
-        try:
-            found, evaluated = self._kept(method, folder / self._proven.graph.path.name)
-        except CompressError:
-            folder.rmdir()
-            raise
+        graph = self._proven.graph.path
+        with compressed_in(graph.parents[1] / name) as folder:
+            found, evaluated = self._kept(method, folder / graph.name)
         on_noise = self._samples_text() == RANDOM
         warning = "   on RANDOM NUMBERS, not on your data" if on_noise else ""
         progress("compress", f"{self._part.name}   {found.summary()}{warning}")
-        entry = graph_entry(
-            self._part, name, read_graph(folder / self._proven.graph.path.name), found.optimization
-        )
-        settings = {"part": self._part.name, "method": found.kept, "calibrated_on": found.calibrated_on}
-        return _Made(
-            entry, found, evaluated, Step("compress", settings, evaluated.evaluation.line()), on_noise
-        )
+        entry = graph_entry(self._part, name, read_graph(folder / graph.name), found.optimization)
+        return _Made(entry, found, evaluated, on_noise)
 
     def _kept(self, method: str, output: Path) -> tuple[Compression, Evaluated]:
         methods = candidates(method, self._proven.graph.operators)
@@ -229,7 +251,7 @@ class _Compressor:
         judge = self._judge(judging)
         request = CompressRequest(
             method,
-            equality_of(self._proven, self._plan),
+            recorded_equality(self._proven.recorder, self._proven.verdict, self._plan.settings.gates),
             judge,
             calibration,
             self._plan.description.build.prefer,
@@ -254,20 +276,6 @@ class _Compressor:
         return judge_by(graph, samples, signature, metrics, self._user)
 
 
-def equality_of(proven: ProvenPart, plan: BuildPlan) -> Equality:
-    """Return what proves the level at which the exact graph is fastest: the recorded answers of PyTorch."""
-    kept = proven.recorder.kept
-    cases = CasePlan(tuple(case for case, _ in kept), ()) if kept else proven.verdict.plan
-    answers = RecordedAnswers({case.name: answer for case, answer in kept}, cases)
-    reference = answers if kept else proven.recorder.reference
-    return Equality(proven.verdict.part, cases, plan.settings.gates, reference)
-
-
 def levels_of(proven: ProvenPart) -> tuple[Optimization, ...]:
     """Return the levels that the exact graph may be opened at."""
     return LEVELS if proven.simplification is None else (proven.optimization,)
-
-
-def unproven_lines(proven: Sequence[ProvenPart]) -> list[str]:
-    """Return what a variant must say of parts whose exact graph is not proven."""
-    return [f"{p.part.name}: {p.verdict.summary()}" for p in proven if p.verdict.status is not Status.PASS]

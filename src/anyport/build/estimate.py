@@ -198,7 +198,7 @@ def estimate_build(plan: BuildPlan) -> BuildCost:
     made, table = plan.description.build, plan.description.model
     for method in made.compress:
         candidates(method, {})
-    model = fix_axes(outline_model(plan.request), made.fix)
+    model = fix_axes(outline_model(plan.request).built_for(table.task), made.fix)
     checkpoint = checkpoint_of(plan.request)
     weights = list({id(p): p for part in model.parts for p in part.module.parameters()}.values())
     speed = measure_speed()

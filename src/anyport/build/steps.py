@@ -162,8 +162,12 @@ def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     elif settings:
         raise UsageError("settings are given, and no task that they are for", do='task = "classify", say')
     model = replace(model, name=table.name or model.name, task=task, settings=settings)
-    n_parameters = sum(p.numel() for part in model.parts for p in part.module.parameters())
+    # parts may share weights, such as the embeddings of two encoders
+    weights = {id(weight): weight for part in model.parts for weight in part.module.parameters()}
+    n_parameters = sum(weight.numel() for weight in weights.values())
     progress("source", f"{model.name}, {n_parameters / 1e6:.2f} M parameters   {model.source}")
+    for text in model.warnings:
+        progress("warning", text)
     return model
 
 

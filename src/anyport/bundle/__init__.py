@@ -12,6 +12,7 @@ from anyport.bundle.lossy import (
     LossyTask,
     OutputMetric,
     read_lossy_proof,
+    read_lossy_task,
     write_lossy_proof,
 )
 from anyport.bundle.manifest import (
@@ -85,6 +86,7 @@ __all__ = [
     "pack",
     "read_header",
     "read_lossy_proof",
+    "read_lossy_task",
     "read_proof",
     "read_tensor",
     "seal_bundle",

@@ -355,7 +355,9 @@ def _check_lossy(name: str, manifest: Manifest, listed: set[str], where: str | N
             f"{MANIFEST_NAME}: a lossy variant cannot be called {shown(name)}, as the exact proof is",
             where=where,
         )
-    if metric is not None and not metric.part and (manifest.task is None or not metric.output):
+    if metric is not None and not metric.output:
+        raise BundleError(f"{MANIFEST_NAME}: the metric of variant {name} names no output", where=where)
+    if metric is not None and not metric.part and manifest.task is None:
         raise BundleError(
             f"{MANIFEST_NAME}: the metric of variant {name} is of the whole task, and there is none",
             where=where,

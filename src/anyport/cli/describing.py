@@ -25,7 +25,11 @@ _FACTS: Final = ("name", "version", "task", "author", "license", "trained_at", "
 def checking_options(function: _F) -> _F:
     """Add the options that say how a comparison is done."""
     options = (
-        click.option("--max-cases", type=int, help="At most this many cases.  [default: 40]"),
+        click.option(
+            "--max-cases",
+            type=int,
+            help="At most this many cases, more where many inputs need them.  [default: 40]",
+        ),
         click.option(
             "--max-case-bytes", type=SizeType(), help="Largest inputs of one case.  [default: 64MiB]"
         ),

@@ -54,6 +54,15 @@ class Samples(Protocol):
         ...
 
 
+@runtime_checkable
+class FileSamples(Protocol):
+    """Samples that are made of files, one each."""
+
+    def file(self, number: int) -> Path:
+        """Return the file of a sample, counted from 0."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PictureSamples:
     """The pictures of a folder and the folders in it, one for each run, in the order of their paths."""
@@ -66,6 +75,10 @@ class PictureSamples:
     def __len__(self) -> int:
         """How many there are."""
         return len(self.paths)
+
+    def file(self, number: int) -> Path:
+        """Return the picture of a sample, counted from 0."""
+        return self.paths[number]
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         """Read one after the other."""
@@ -220,9 +233,15 @@ def _count(samples: Samples, signature: Signature) -> int:
     return sum(len(feeds[batched[0]]) if batched else 1 for feeds in samples)
 
 
-def number_of(samples: Samples, place: int) -> int:
-    """Return the number that a sample has, from 1, among all that the user gave."""
-    return sorted(samples.places)[place] + 1 if isinstance(samples, Share) else place + 1
+def words_for(samples: Samples, place: int) -> str:
+    """Name a sample so that the user finds it: its file, else its number, from 1, among all given."""
+    whole, number = samples, place
+    while isinstance(whole, Share):
+        number = sorted(whole.places)[number]
+        whole = whole.whole
+    if isinstance(whole, FileSamples):
+        return f"'{whole.file(number)}'"
+    return f"sample {number + 1} of '{samples.name}'"
 
 
 def split(samples: Samples, n_calibration: int = N_CALIBRATION) -> tuple[Samples, Samples]:

@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport.errors import SourceError
-from anyport.recipe.blip_assets import TOKENIZER, TextRules, picture_settings, read_tokenizer, text_settings
+from anyport.recipe.blip_assets import (
+    TOKENIZER,
+    TextRules,
+    assumed_pictures,
+    picture_settings,
+    read_tokenizer,
+    text_settings,
+)
 from anyport.recipe.blip_cases import with_cases
 from anyport.recipe.blip_original import listed, load_original
 from anyport.recipe.blip_parts import answer_parts, caption_parts, match_parts, sizes_of
-from anyport.recipe.part import Model, OtherTask
+from anyport.recipe.part import Model, OtherTask, check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -69,10 +76,18 @@ def _taken_apart(checkpoint: str | Path, device: Device) -> Model:
     path = Path(checkpoint)
     if path.suffix == ".pth":
         original = load_original(path, device)
+        _check_numbers(original.module, path.name, device)
         model = model_from_module(original.module, path.parent, str(path), original.rules)
         return replace(model, name=path.stem.lower())
     module = _from_transformers(checkpoint, device)
-    return model_from_module(module, checkpoint, str(checkpoint), TextRules())
+    _check_numbers(module, path.name, device)
+    model = model_from_module(module, checkpoint, str(checkpoint), TextRules())
+    return replace(model, warnings=assumed_pictures(checkpoint, model.settings["picture"]))
+
+
+def _check_numbers(module: Any, name: str, device: Device) -> None:
+    if device != "meta":
+        check_finite(module, name)
 
 
 def model_from_module(module: Any, files: str | Path, source: str, rules: TextRules) -> Model:

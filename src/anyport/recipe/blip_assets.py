@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport.errors import SourceError, require
+from anyport.recipe.part import assumption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TOKENIZER: Final = "assets/tokenizer.json"  # where it lies in a bundle
 _FIRST_TOKEN: Final = "[CLS]"  # noqa: S105  (a token of a vocabulary)
+_PROCESSORS: Final = ("preprocessor_config.json", "processor_config.json")
 _AGAIN: Final = "download the checkpoint again; all files must come from one version of it"
 # what the processor does where its file is silent (transformers 5.23, image_processing_pil_blip.py), and what
 # the files of Salesforce/blip-* say
@@ -163,6 +165,19 @@ def _check_vocabulary(words: Any, text_config: Any) -> None:
             raise SourceError(f"{mark} is token {found} of the tokenizer, and {token} of the network", do=do)
 
 
+def assumed_pictures(checkpoint: str | Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a warning where no file says how pictures are prepared; nothing where one does.
+
+    Args:
+        checkpoint: As for `picture_settings`. The original ``.pth`` files never have such a file: their own
+            code says the same.
+        settings: What `picture_settings` made of it.
+    """
+    if find_file(checkpoint, *_PROCESSORS) is not None:
+        return ()
+    return (assumption(settings, "Salesforce/blip-*"),)
+
+
 def picture_settings(checkpoint: str | Path, size: int) -> dict[str, Any]:
     """Return the ``picture`` settings of the tasks.
 
@@ -174,7 +189,7 @@ def picture_settings(checkpoint: str | Path, size: int) -> dict[str, Any]:
     Raises:
         SourceError: The file speaks of another size, or of steps that BLIP's processor has not.
     """
-    found = find_file(checkpoint, "preprocessor_config.json", "processor_config.json")
+    found = find_file(checkpoint, *_PROCESSORS)
     written = _read_object(found)
     known = {**_DEFAULTS, **written.get("image_processor", written)}
     name = found.name if found else "preprocessor_config.json"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from anyport.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from anyport.tensors import Signature
+
+
+_SHOWN_WEIGHTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Model:
         settings: The settings of the task.
         assets: Files that the task reads: path below ``assets/`` -> content.
         others: Further tasks that it can be built for, by name.
+        warnings: What was assumed of the checkpoint, one line each; a build tells it.
     """
 
     name: str
@@ -75,6 +81,7 @@ class Model:
     settings: Mapping[str, Any] = field(default_factory=dict)
     assets: Mapping[str, bytes] = field(default_factory=dict)
     others: Mapping[str, OtherTask] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def built_for(self, task: str | None) -> Model:
         """Return the model with the parts and settings of another of its tasks; itself for any other word."""
@@ -96,3 +103,47 @@ class Recipe(Protocol):
 
         Only shapes may be asked of it: its cases (``Part.given``) cannot be made.
         """
+
+
+def check_finite(module: nn.Module, name: str) -> None:
+    """Refuse a checkpoint with weights that are NaN or infinite: a build would find it out minutes later.
+
+    Args:
+        module: With the weights of the checkpoint; each is read once.
+        name: What the message calls the checkpoint.
+
+    Raises:
+        SourceError: Naming the weights, and how many of their numbers are wrong.
+    """
+    wrong = {
+        key: f"{int((~weight.isfinite()).sum())} of {weight.numel()}"
+        for named in (module.named_parameters(), module.named_buffers())
+        for key, weight in named
+        if weight.is_floating_point() and not bool(weight.isfinite().all())
+    }
+    if not wrong:
+        return
+    shown = ", ".join(f"'{key}' ({wrong[key]})" for key in list(wrong)[:_SHOWN_WEIGHTS])
+    more = f" and {len(wrong) - _SHOWN_WEIGHTS} more" if len(wrong) > _SHOWN_WEIGHTS else ""
+    noun = "a weight whose numbers are" if len(wrong) == 1 else f"{len(wrong)} weights whose numbers are"
+    raise SourceError(
+        f"'{name}' has {noun} NaN or infinite: {shown}{more}",
+        do="take an earlier checkpoint of the training, or download it again",
+    )
+
+
+def assumption(settings: Mapping[str, Any], published: str) -> str:
+    """Return the warning for a checkpoint that does not say how its pictures are prepared.
+
+    Args:
+        settings: The picture settings that are assumed.
+        published: Whose they are.
+    """
+    size = settings.get("size") or settings["crop"]
+    numbers = "; ".join(
+        f"{key} {', '.join(f'{value:.4g}' for value in settings[key])}" for key in ("mean", "std")
+    )
+    return (
+        f"no preprocessor_config.json: pictures are prepared as {published} do: {settings['resample']} to "
+        f"{size[0]} x {size[1]}, {numbers}"
+    )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from anyport.errors import SourceError
-from anyport.recipe.part import Model, Part
+from anyport.recipe.part import Model, Part, assumption, check_finite
 from anyport.tensors import Signature, dim, tensor
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def load(checkpoint: str | Path) -> Model:
     from transformers import ResNetForImageClassification
 
     module: nn.Module = ResNetForImageClassification.from_pretrained(checkpoint)
+    check_finite(module, Path(checkpoint).name)
     return model_from_module(module.eval(), _processor_settings(checkpoint), str(checkpoint))
 
 
@@ -84,12 +85,14 @@ def model_from_module(module: Any, processor: Mapping[str, Any], source: str) ->
     )
     labels = [str(module.config.id2label[i]) for i in range(n_labels)]
     name = Path(source).name.lower()
+    pictures = task_settings(processor, size)
     return Model(
         name=name,
         source=Path(source).name if Path(source).exists() else source,
         parts=(Part("network", Logits(module).eval(), signature),),
         task="classify",
-        settings={"labels": labels} | task_settings(processor, size),
+        settings={"labels": labels} | pictures,
+        warnings=() if processor else (assumption(pictures, "microsoft/resnet-*"),),
     )
 
 

@@ -11,7 +11,7 @@ from anyport.errors import InputError, UsageError
 from anyport.task.part_forms import known_parts
 from anyport.task.task import Printout, TaskOptions, settings_from
 from anyport.task.text_writer import Sight, WritingOptions, check_streamed, writer_settings
-from anyport.task.texts import fill_right, words_for_each
+from anyport.task.texts import N_AROUND, fill_right, words_for_each
 from anyport.task.writing import Row, WritingTask, only_picture, refuse_stream
 from anyport.task.written_texts import TextSoFar, WrittenText, new_words, shown_texts
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from anyport.tensors import Signature
 
 _PARTS: Final = ("vision_encoder", "question_encoder", "cross_keys", "text_decoder")
-_N_MARKS: Final = 2  # around a question: its first token, its last
 
 
 class Options(WritingOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,6 +75,8 @@ class Answerer(WritingTask):
     def stream(self, picture: Picture, question: str, how: Generation | None = None) -> Iterator[TextSoFar]:
         """Answer a question about one picture, token by token.
 
+        Everything is read and checked by this call; what it returns computes as it is asked.
+
         Raises:
             InputError: The picture or question cannot be read.
             SessionError: The runtime failed, or its numbers are not finite.
@@ -84,7 +85,7 @@ class Answerer(WritingTask):
         chosen = how or self.settings.generation.how
         check_streamed(chosen)
         [row] = self._rows(self._fitted([picture], "stream"), question, chosen, truncate=False)
-        yield from self._watch(row, chosen, self._sight)
+        return self._watch(row, chosen, self._sight)
 
     def answer(self, words: Sequence[str], options: Mapping[str, Any]) -> Printout:
         """Answer about the files that a command line names; see `anyport.task.task.Task`."""
@@ -124,10 +125,10 @@ class Answerer(WritingTask):
         for one, text in zip(pictures, words_for_each(question, len(pictures), "question"), strict=True):
             what = f"the question for {one.name}"
             tokens = self._reader.enclosed(text, what, multimodal=True, truncate=truncate)
-            if len(tokens) == _N_MARKS:  # control characters and the like are no tokens
+            if len(tokens) == N_AROUND:  # control characters and the like are no tokens
                 why = "has no words that the model reads" if text.strip() else "is empty"
                 raise InputError(f"{what} {why}", do="ask something")
-            rows.append(Row(one, begun, tokens, self._n_left_out(text, tokens, n_around=_N_MARKS)))
+            rows.append(Row(one, begun, tokens, self._n_left_out(text, tokens, n_around=N_AROUND)))
         return rows
 
     def _sight(self, rows: Sequence[Row]) -> Sight:

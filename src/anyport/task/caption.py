@@ -78,6 +78,8 @@ class Captioner(WritingTask):
     ) -> Iterator[TextSoFar]:
         """Describe one picture, token by token.
 
+        Everything is read and checked by this call; what it returns computes as it is asked.
+
         Raises:
             InputError: The picture or prompt cannot be read.
             SessionError: The runtime failed, or its numbers are not finite.
@@ -86,7 +88,7 @@ class Captioner(WritingTask):
         chosen = how or self.settings.generation.how
         check_streamed(chosen)
         [row] = self._rows(self._fitted([picture], "stream"), prompt, chosen, truncate=False)
-        yield from self._watch(row, chosen, self._sight)
+        return self._watch(row, chosen, self._sight)
 
     def answer(self, words: Sequence[str], options: Mapping[str, Any]) -> Printout:
         """Describe the files that a command line names; see `anyport.task.task.Task`."""

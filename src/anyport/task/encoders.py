@@ -14,7 +14,7 @@ from anyport.task.part_forms import check_parts
 from anyport.task.picture_settings import PictureSettings, check_pictures_fit
 from anyport.task.remembered import Remembered
 from anyport.task.task import settings_from, silent
-from anyport.task.texts import TextSettings, fill_right
+from anyport.task.texts import N_AROUND, TextSettings, fill_right
 from anyport.task.vision import VisionEncoder
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class Encoders:
                 tuple(self._reader.enclosed(text, f"text {i}", multimodal=multimodal, truncate=truncate))
                 for multimodal in (False, True)
             )
-            found.append(TokenizedText(text, alone, both, self._reader.n_tokens(text) + 2 - len(alone)))
+            n_left_out = self._reader.n_tokens(text) + N_AROUND - len(alone)
+            found.append(TokenizedText(text, alone, both, n_left_out))
         return found
 
     def image_states(self, pictures: Sequence[FittedPicture]) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ it, and a graph that says no to everything would agree.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,13 +20,15 @@ from anyport.task.trials import (
     PICTURE,
     TEXTS,
     check_tokens,
+    least_margin,
     picture_spec,
     text_spec,
     tokens_of,
     unfilled,
     vocabulary_of,
+    words_dim,
 )
-from anyport.tensors import Signature, dim, tensor
+from anyport.tensors import Signature, tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,22 +82,33 @@ class EncodingTrial:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the features, and how well each text fits."""
-        check_tokens(feeds, self.inputs)
-        self._encoders.remembered.forget()  # each sample is computed, whatever came before it
-        pictures = [FittedPicture("the picture", feeds[PICTURE][0])]
-        texts = [self._read(row) for row in feeds[TEXTS][0]]
+        pictures, texts = self._begin(feeds)
         found = {"image": self._image(pictures), "text": self._texts(texts)}
         states = self._encoders.image_states(pictures) * len(texts)
         if _HEAD in self._parts:
-            logits = self._encoders.match_logits(texts, states)
-            found["match_scores"] = (logits[:, 1] - logits[:, 0])[None]
+            found["match_scores"] = _log_odds(self._encoders.match_logits(texts, states))
         else:
             both = self._encoders.multimodal_states(texts, states)
             found["both"] = np.stack([one[0] for one in both])[None]
         return {name: array.astype(np.float32, copy=False) for name, array in found.items()}
 
+    def margin(self, feeds: Mapping[str, np.ndarray]) -> float:
+        """Return how close the two texts that fit best come, as a share of the largest score."""
+        if _HEAD not in self._parts:
+            return math.inf
+        pictures, texts = self._begin(feeds)
+        states = self._encoders.image_states(pictures) * len(texts)
+        logits = self._encoders.match_logits(texts, states)
+        return least_margin(_log_odds(logits), float(np.abs(logits).max()))
+
     def close(self) -> None:
         """Do nothing: the sessions belong to who gave them."""
+
+    def _begin(self, feeds: Mapping[str, np.ndarray]) -> tuple[list[FittedPicture], list[TokenizedText]]:
+        check_tokens(feeds, self.inputs)
+        self._encoders.remembered.forget()  # each sample is computed, whatever came before it
+        pictures = [FittedPicture("the picture", feeds[PICTURE][0])]
+        return pictures, [self._read(row) for row in feeds[TEXTS][0]]
 
     def _read(self, row: np.ndarray) -> TokenizedText:
         inside = (*unfilled(row, self._text.pad), self._text.sep)
@@ -111,9 +125,15 @@ class EncodingTrial:
         return np.stack([states[0] for states in self._encoders.text_states(texts)])[None]
 
 
+def _log_odds(logits: np.ndarray) -> np.ndarray:
+    """Return float32[1, texts] of float32[texts, 2]."""
+    odds: np.ndarray = (logits[:, 1] - logits[:, 0])[None]
+    return odds
+
+
 def _signature(parts: OpenParts, settings: EncoderSettings) -> Signature:
     spec, dims = text_spec(vocabulary_of(parts.signature("text_encoder"), "text_encoder"))
-    dims |= {"words": dim("words", f"1..{settings.text.max_length}")}
+    dims |= {"words": words_dim(settings.text)}
     image, text, both = (
         _width(parts, *(part for part in pair if part in parts))
         for pair in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
@@ -47,7 +48,11 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     top: Annotated[int, msgspec.Meta(ge=1, description="How many of the best to show.")] = 5
     candidates: Annotated[
         int,
-        msgspec.Meta(ge=1, description="How many of the most similar are read together with the picture."),
+        msgspec.Meta(
+            ge=1,
+            description="How many of the most similar are read together with the picture; as many as --top "
+            "at least.",
+        ),
     ] = 32
     per_text: Annotated[bool, msgspec.Meta(description="Show the best pictures for each text.")] = False
     truncate: Annotated[bool, msgspec.Meta(description="Cut text that is too long for the model.")] = False
@@ -276,11 +281,12 @@ def _sorted(matches: Iterable[Match]) -> list[Match]:
 
 
 def _printout(names: Sequence[str], found: Sequence[Sequence[Match]], *, is_per_text: bool) -> Printout:
-    width = max(map(len, names)) if len(names) > 1 else 0
+    width = max(map(_n_columns, names)) if len(names) > 1 else 0
     lines, answers = [], []
     for name, matches in zip(names, found, strict=True):
         for i, match in enumerate(matches):
-            shown = f"{name if i == 0 else '':<{width}}   " if width else ""
+            first = name if i == 0 else ""
+            shown = first + " " * (width - _n_columns(first) + 3) if width else ""
             other = match.file if is_per_text else match.text
             lines.append(f"  {shown}{100 * match.score:5.1f} %   {match.similarity:6.3f}   {other}")
         records = [asdict(match) | {"token_ids": list(match.token_ids)} for match in matches]
@@ -288,6 +294,18 @@ def _printout(names: Sequence[str], found: Sequence[Sequence[Match]], *, is_per_
     cut = {match.text: match.n_truncated for matches in found for match in matches}
     notes = truncations((f"the text '{text[:_SHOWN]}…'", n) for text, n in cut.items())
     return Printout(tuple(lines), {"task": "match", "answers": answers}, notes)
+
+
+def _n_columns(text: str) -> int:
+    """Return how wide a terminal shows a text: wide characters take two columns, marks none (UAX #11)."""
+    return sum(
+        0
+        if unicodedata.category(char) in {"Cf", "Me", "Mn"}
+        else 2
+        if unicodedata.east_asian_width(char) in "FW"
+        else 1
+        for char in text
+    )
 
 
 def open_task(graphs: Graphs, settings: Mapping[str, Any], options: TaskOptions) -> Matcher:

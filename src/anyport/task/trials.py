@@ -6,6 +6,7 @@ with what the task is used for: the token that is chosen at each step, which tex
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 import numpy as np
 
 from anyport.errors import InputError, UsageError
+from anyport.task.texts import N_AROUND
 from anyport.tensors import dim, tensor
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ PICTURE: Final = "picture"
 TEXTS: Final = "texts"
 TOKENS: Final = "tokens"  # those that are chosen
 WRITTEN: Final = "written"  # the exact ones
-_N_AROUND: Final = 2  # the first token of a text and the last
 
 
 class Trial(Protocol):
@@ -76,6 +77,17 @@ class Trial(Protocol):
             SessionError: The runtime failed, or its numbers are not finite.
         """
 
+    def margin(self, feeds: Mapping[str, np.ndarray]) -> float:
+        """Return how clear the choices of a sample are: the closest that two best scores come.
+
+        It is a share of the largest score that the graph gives: what rounding moves scores by grows with
+        them. Infinite where nothing is chosen.
+
+        Raises:
+            InputError: A token is none of the model's.
+            SessionError: The runtime failed, or its numbers are not finite.
+        """
+
     def close(self) -> None:
         """Do nothing: the sessions belong to who gave them."""
 
@@ -93,7 +105,8 @@ class TrialEntry:
         module: Of this room.
         outputs: What the trial answers.
         n_texts: How many texts are looked at together with one picture, at most.
-        least_texts: How many different ones are needed.
+        least_texts: How many different ones are needed in all: those that are answered with features of
+            their own must not be the same for every picture, since that says nothing.
         texts: Those that are taken where the user gives none.
     """
 
@@ -124,7 +137,7 @@ _SENTENCES: Final = (
 TRIALS: Final[Mapping[str, TrialEntry]] = {  # sorted; nothing is imported before it is asked for
     "answer": TrialEntry("anyport.task.writing_trial", (TOKENS,), 1, 1, _QUESTIONS),
     "caption": TrialEntry("anyport.task.writing_trial", (TOKENS,)),
-    "embed": TrialEntry("anyport.task.encoding_trial", ("image", "text", "both"), 1, 1, _SENTENCES),
+    "embed": TrialEntry("anyport.task.encoding_trial", ("image", "text", "both"), 1, 2, _SENTENCES),
     "match": TrialEntry("anyport.task.encoding_trial", ("image", "text", "match_scores"), 4, 2, _SENTENCES),
 }
 
@@ -175,13 +188,30 @@ def open_trial(graphs: Graphs) -> Trial:
     return cast("_Module", import_module(entry.module)).open_trial(graphs)
 
 
-def texts_of(texts: Sequence[str], place: int, n_texts: int) -> list[str]:
-    """Return the texts of one sample: they are cycled over the pictures.
+def texts_of(texts: Sequence[str], turn: int, n_texts: int) -> list[str]:
+    """Return the texts of one sample: they are cycled over the samples.
 
     >>> texts_of(["a", "b", "c"], 2, 2)
     ['c', 'a']
     """
-    return [texts[(place + i) % len(texts)] for i in range(min(n_texts, len(texts)))]
+    return [texts[(turn + i) % len(texts)] for i in range(min(n_texts, len(texts)))]
+
+
+def least_margin(scores: np.ndarray, largest: float) -> float:
+    """Return how far the best score of a row is from the second best, where they are closest.
+
+    >>> least_margin(np.array([[1.0, 4.0, 3.0]]), 4.0), least_margin(np.array([[5.0]]), 5.0)
+    (0.25, inf)
+
+    Args:
+        scores: float[rows, choices]; minus infinity is never chosen.
+        largest: The largest magnitude of what the graph gave; the margin is a share of it.
+    """
+    if scores.shape[1] < 2:  # noqa: PLR2004 -- one is no choice
+        return math.inf
+    second, first = np.partition(scores.astype(np.float64), (-2, -1), axis=1)[:, -2:].T
+    margin = float(np.min(first - second))
+    return margin / largest if largest > 0 else 0.0
 
 
 def picture_spec(settings: PictureSettings) -> TensorSpec:
@@ -214,10 +244,18 @@ def tokens_of(texts: Sequence[str], reader: TextReader, settings: TextSettings) 
     Raises:
         InputError: A text is too long.
     """
-    room = settings.max_length - _N_AROUND
+    room = settings.max_length - N_AROUND
     rows = [reader.tokens(text, f"text '{text:.40}'", room) for text in texts]
     n = max(1, *map(len, rows))
     return np.array([[row + [settings.pad] * (n - len(row)) for row in rows]], np.int64)
+
+
+def words_dim(settings: TextSettings) -> Dim:
+    """Return how many tokens of each text there may be, none for a text without words.
+
+    The first and the last token of a text are not counted, and must fit as well.
+    """
+    return dim("words", f"0..{settings.max_length - N_AROUND}")
 
 
 def unfilled(row: np.ndarray, pad: int) -> list[int]:

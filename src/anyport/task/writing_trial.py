@@ -25,17 +25,19 @@ from anyport.task.trials import (
     TOKENS,
     WRITTEN,
     check_tokens,
+    least_margin,
     picture_spec,
     text_spec,
     tokens_of,
     unfilled,
     vocabulary_of,
+    words_dim,
 )
 from anyport.task.vision import VisionEncoder
 from anyport.tensors import Signature, dim, tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from anyport.task.graphs import Graphs
     from anyport.task.picture_settings import PictureSettings
@@ -71,7 +73,7 @@ class WritingTrial:
         self._how = replace(settings.generation.how, search=Greedy())
         prompt = settings.generation.prompt if task == "caption" else ""
         self._begun = self._writer.begin(prompt, "the prompt", self._how, truncate=False)
-        self.signature = _signature(self._parts, settings)
+        self.signature = _signature(self._parts, settings, len(self._begun))
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -93,26 +95,30 @@ class WritingTrial:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the token that is chosen after each beginning of the exact text."""
-        check_tokens(feeds, self.inputs)
-        sight = self._sight(feeds)
-        keys = self._parts.session("cross_keys").run({"encoder_hidden_states": sight.states})
-        signature = self._parts.signature("text_decoder")
-        state = DecoderState(self._parts.session("text_decoder"), signature, Seen(keys, sight.mask))
-        return {TOKENS: self._choices(state, feeds[WRITTEN])}
+        chosen = [scores.argmax(axis=1) for _, scores in self._steps(feeds)]
+        return {TOKENS: np.stack(chosen, axis=1).astype(np.int64, copy=False)}
+
+    def margin(self, feeds: Mapping[str, np.ndarray]) -> float:
+        """Return the closest that the two best tokens come, as a share of the largest score."""
+        return min(least_margin(scores, float(np.abs(logits).max())) for logits, scores in self._steps(feeds))
 
     def close(self) -> None:
         """Do nothing: the sessions belong to who gave them."""
 
-    def _choices(self, state: DecoderState, written: np.ndarray) -> np.ndarray:
+    def _steps(self, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the decoder's logits after each beginning of the exact text, and the scores they become."""
+        check_tokens(feeds, self.inputs)
+        sight, written = self._sight(feeds), feeds[WRITTEN]
+        keys = self._parts.session("cross_keys").run({"encoder_hidden_states": sight.states})
+        signature = self._parts.signature("text_decoder")
+        state = DecoderState(self._parts.session("text_decoder"), signature, Seen(keys, sight.mask))
         beginning = fill_left([self._begun], self._text.pad)
-        history, new, chosen = beginning.history, beginning.tokens, []
+        history, new = beginning.history, beginning.tokens
         for n_new in range(written.shape[1]):
             logits = check_logits(state.read(new))
-            scores = next_scores(logits, history, self._how, self._text.sep, n_new)
-            chosen.append(scores.argmax(axis=1))
+            yield logits, next_scores(logits, history, self._how, self._text.sep, n_new)
             new = written[:, n_new : n_new + 1]
             history = np.concatenate([history, new], axis=1)
-        return np.stack(chosen, axis=1).astype(np.int64, copy=False)
 
     def _sight(self, feeds: Mapping[str, np.ndarray]) -> Sight:
         states = self._vision.encode([FittedPicture("the picture", feeds[PICTURE][0])])
@@ -124,14 +130,15 @@ class WritingTrial:
         return Sight(self._parts.session(_QUESTIONS).run(asked)["question_embeds"], mask)
 
 
-def _signature(parts: OpenParts, settings: WriterSettings) -> Signature:
+def _signature(parts: OpenParts, settings: WriterSettings, n_begun: int) -> Signature:
     n = vocabulary_of(parts.signature("text_decoder"), "text_decoder")
-    dims = {"steps": dim("steps", f"1..{settings.text.max_length}")}
+    most = settings.text.max_length - n_begun + 1  # the last token is chosen, and not read
+    dims = {"steps": dim("steps", f"1..{most}")}
     inputs = [picture_spec(settings.picture)]
     if _QUESTIONS in parts:
         spec, more = text_spec(vocabulary_of(parts.signature(_QUESTIONS), _QUESTIONS))
         inputs.append(spec)
-        dims |= more | {"words": dim("words", f"1..{settings.text.max_length}")}
+        dims |= more | {"words": words_dim(settings.text)}
     inputs.append(tensor(WRITTEN, f"int64[1, steps] 0..{n - 1}"))
     return Signature(tuple(inputs), (tensor(TOKENS, "int64[1, steps]"),), dims)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anyport.cases import Case
     from anyport.runtime.session import Session
     from anyport.verify.agreement import Evaluation, Measure
-    from anyport.verify.reference import PartSpec, Reference
+    from anyport.verify.reference import Answer, PartSpec, Reference
     from anyport.verify.sampling import SampledSession
     from anyport.verify.sweep import CasePlan
 
@@ -58,18 +58,18 @@ def built_leg(entry: VariantEntry) -> Leg:
 
 def _form_fault(reference: Reference, candidate: Session, case: Case, part: PartSpec) -> str:
     """Return what is wrong with the form of an answer to a case of the exact proof."""
-    exact, got = reference.answer(case).outputs, candidate.run(case.arrays(part.inputs))
-    return next((text for name in exact if (text := _fault(case, name, exact[name], got))), "")
+    answer, got = reference.answer(case), candidate.run(case.arrays(part.inputs))
+    return next((text for name in answer.outputs if (text := _fault(case, name, answer, got))), "")
 
 
-def _fault(case: Case, name: str, exact: np.ndarray, got: Mapping[str, np.ndarray]) -> str:
+def _fault(case: Case, name: str, answer: Answer, got: Mapping[str, np.ndarray]) -> str:
     place = f"in case '{case.name}'"
     if name not in got:
         return f"output '{name}' is missing {place}"
-    mine = got[name]
+    mine, exact = got[name], answer.outputs[name]
     if (mine.dtype, mine.shape) != (exact.dtype, exact.shape):
-        forms = [f"{array.dtype}{list(array.shape)}" for array in (mine, exact)]
-        return f"output '{name}' is {forms[0]} {place}, must be {forms[1]}"
+        needed = f"{exact.dtype}{list(answer.shape_of(name))}"
+        return f"output '{name}' is {mine.dtype}{list(mine.shape)} {place}, must be {needed}"
     if case.kind == "boundary":  # extreme values may leave the range that was calibrated
         return ""
     n_bad = int(np.count_nonzero(np.isfinite(exact) & ~np.isfinite(mine)))
@@ -77,7 +77,7 @@ def _fault(case: Case, name: str, exact: np.ndarray, got: Mapping[str, np.ndarra
 
 
 def _values_leg(evaluation: Evaluation, fault: str, n_cases: int) -> Leg:
-    lines = tuple(one.line for one in evaluation.measures)
+    lines = (*(one.line for one in evaluation.measures), *evaluation.notes)
     forms = f"{n_cases} cases of the exact proof: types, sizes and finiteness of the answers"
     if fault:
         return Leg("values", Status.FAIL, fault, lines, _DO_FAIL)

@@ -59,7 +59,7 @@ class RecordedReference:
         if recorded is None:
             raise MismatchError(f"the proof has no answer to the case '{case.name}'")
         floors = {name: Floor(one.max_abs, one.rms, one.how) for name, one in recorded.floors.items()}
-        return Answer(answers_of(recorded, self._arrays), floors)
+        return Answer(answers_of(recorded, self._arrays), floors, recorded.shapes)
 
 
 def verify_bundle(

@@ -33,8 +33,9 @@ class SweepSettings:
 
     Attributes:
         max_case_bytes: The inputs of one case take at most this much, its answers four times as much.
-        max_cases: At most this many cases, and one more for each input above the eighth: a case in which it
-            alone differs says whether it is used at all.
+        max_cases: At most this many cases, and one more for each input above the eighth. Three random ones,
+            and one for each input in which it alone differs, are there in any case: these say whether an
+            input is used at all.
         seed: Chooses the random inputs.
         seen_sizes: Dim name -> sizes that the export was traced with; two others are tried.
     """
