@@ -16,7 +16,7 @@ from anyport.runtime import open_session
 from anyport.source import TorchSession
 from anyport.verify import Status, verify_bundle
 from tests.build.building import QUICK, silent
-from tests.recipe.blip_folders import CLASSES, varied, write_folder, write_vocabulary
+from tests.recipe.blip_folders import CLASSES, varied, write_bert_vocabulary, write_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +101,6 @@ def test_the_base_size(architecture: str, tmp_path: Path) -> None:
     )
     folder = tmp_path / "base"
     varied(CLASSES[architecture](config)).save_pretrained(folder)
-    write_vocabulary(folder)
+    write_bert_vocabulary(folder)
     # 52 inputs of the decoder, each of which differs alone in one case, and a few sizes
     check(build_folder(folder, replace(QUICK, max_cases=20)), architecture)

@@ -87,7 +87,7 @@ def test_a_plan_prints_what_it_will_do() -> None:
         "          dim    n = 1..4",
         "          fix    n = 2",
         "          custom operators of table.py:OPS",
-        "verify    at most 40 cases of 64 MiB",
+        "verify    at most 40 cases of 64 MiB, more where many inputs need them",
         "simplify  auto",
         "compress  int8",
         "compress  fp16",

@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 import pytest
 
-from anyport.build import build
-from anyport.build.steps import report_path
+from anyport.build import BuildPlan, build, describe
+from anyport.build.estimate import estimate_build
+from anyport.build.steps import load_model, report_path
 from anyport.bundle import open_bundle
 from anyport.errors import (
     AnyportError,
@@ -26,6 +27,7 @@ from anyport.errors import (
 from anyport.runtime import open_session
 from anyport.verify import Gates, Status, verify_bundle
 from tests.build.building import QUICK, SMALL, TABLES, plan_for, silent
+from tests.recipe.blip_folders import write_folder
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -262,3 +264,18 @@ def test_wrong_cases_are_told_before_the_export(function: str, tmp_path: Path) -
         build(plan, lambda step, _: steps.append(step))
     assert caught.value.what == WRONG_CASES[function]
     assert steps == []
+
+
+def test_shared_weights_count_once_and_what_is_assumed_is_told(tmp_path: Path) -> None:
+    folder = write_folder("BlipForImageTextRetrieval", tmp_path / "tiny", n_layers=1)
+    plan = BuildPlan(describe({"model": {"source": "tiny"}}, "test"), tmp_path, tmp_path / "m.port", QUICK)
+    told: list[tuple[str, str]] = []
+    load_model(plan, lambda *words: told.append(words))
+    n_parameters = estimate_build(plan).n_parameters
+    assert [step for step, _ in told] == ["source"]
+    assert told[0][1].startswith(f"tiny, {n_parameters / 1e6:.2f} M parameters ")
+    (folder / "preprocessor_config.json").unlink()
+    told.clear()
+    load_model(plan, lambda *words: told.append(words))
+    assert [step for step, _ in told] == ["source", "warning"]
+    assert told[1][1].startswith("no preprocessor_config.json: pictures are prepared as Salesforce/blip-* do")

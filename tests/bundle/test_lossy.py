@@ -140,6 +140,15 @@ def test_arrays_and_words_belong_together(tmp_path: Path, arrays: dict[str, np.n
     assert not (tmp_path / "proof").exists()
 
 
+def test_an_array_is_in_one_place(tmp_path: Path) -> None:
+    [run] = PROOF.parts["network"].runs
+    part = msgspec.structs.replace(PROOF.parts["network"], runs=[run, run])
+    with pytest.raises(BundleError) as err:
+        write_lossy_proof(tmp_path, "int8", LossyProof({"network": part}, []), ARRAYS)
+    assert err.value.what == "proof/int8.safetensors uses twice the array 'x'"
+    assert not (tmp_path / "proof").exists()
+
+
 def test_numbers_that_are_none_are_not_written(tmp_path: Path) -> None:
     outputs = {"y": OutputMetric("top-1", float("nan"), 0.99)}
     part = msgspec.structs.replace(PROOF.parts["network"], outputs=outputs)
@@ -160,6 +169,23 @@ def test_the_metric_is_of_an_output_that_is_there(tmp_path: Path, part: str, out
     entry = msgspec.structs.replace(ENTRY, part=part, output=output)
     with pytest.raises(BundleError, match=f"is of output '{output}' of part '{part}', which is not there"):
         bundle_at(tmp_path / "m.port", entry=entry)
+
+
+@pytest.mark.parametrize(
+    ("part", "output", "text"),
+    [
+        ("", "", "the metric of variant int8 names no output"),
+        ("network", "", "the metric of variant int8 names no output"),
+        ("", "y", "the metric of variant int8 is of the whole task, and there is none"),
+    ],
+)
+def test_the_metric_of_a_task_needs_one(tmp_path: Path, part: str, output: str, text: str) -> None:
+    fill_folder(tmp_path)
+    write_lossy_proof(tmp_path, "int8", PROOF, ARRAYS)
+    said = with_int8(msgspec.structs.replace(ENTRY, part=part, output=output))
+    with pytest.raises(BundleError) as err:
+        seal_bundle(tmp_path, msgspec.structs.replace(said, task=None))
+    assert err.value.what == f"manifest.json: {text}"
 
 
 def test_a_bundle_without_the_field_is_read_as_exact() -> None:

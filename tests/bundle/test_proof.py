@@ -18,7 +18,7 @@ from anyport.bundle import (
     seal_bundle,
     write_proof,
 )
-from anyport.bundle.proof import _fits, sample_of
+from anyport.bundle.proof import _fits, index_in_whole, sample_of
 from anyport.cases import Constant, Normal, Padding, Stored, Uniform, make_array
 from anyport.errors import BundleError
 from tests.bundle.examples import make_bundle, make_manifest, make_proof
@@ -248,3 +248,11 @@ def test_a_bundle_without_proof_says_so(tmp_path: Path) -> None:
         pytest.raises(BundleError, match="^the bundle has no file 'proof/cases.json'"),
     ):
         read_proof(bundle)
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 5), (3, 1, 4), (1, 2, 3, 5)])
+def test_an_element_of_a_sample_is_found_in_the_whole(shape: tuple[int, ...]) -> None:
+    whole = np.arange(np.prod(shape)).reshape(shape)
+    for n in range(1, whole.size + 1):
+        sample = sample_of(whole, n)
+        assert [whole[index_in_whole(i, n, shape)] for i in range(n)] == sample.tolist()

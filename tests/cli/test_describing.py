@@ -109,3 +109,15 @@ def test_progress_keeps_standard_output_for_json(capsys: pytest.CaptureFixture[s
     step_printer(as_json=False)("verify", "good")
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("  verify    good\n", "  export    fine\n")
+
+
+def test_texts_go_with_the_pictures_that_they_are_cycled_over(tmp_path: Path) -> None:
+    words = ("--calibrate", "photos", "--calibrate-texts", "texts.txt")
+    assert plan_from("m.py:load", chosen(*words)).description.calibrate == CalibrateTable(
+        "photos", "texts.txt"
+    )
+    (tmp_path / "anyport.toml").write_text('[model]\nsource = "m.py:load"\n[calibrate]\nsamples = "photos"\n')
+    laid_over = plan_from(str(tmp_path), chosen("--calibrate-texts", "t.txt")).description
+    assert laid_over.calibrate == CalibrateTable("photos", "t.txt")
+    with pytest.raises(UsageError, match="--calibrate-texts go with pictures"):
+        plan_from("m.py:load", chosen("--calibrate-texts", "t.txt"))

@@ -151,21 +151,29 @@ def test_our_own_mistake_shows_where(shell: Shell, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_ctrl_c_ends_with_130() -> None:
-    code = (
+@pytest.mark.parametrize(
+    ("sent", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    ids=["ctrl-c", "sigterm"],
+)
+def test_a_signal_ends_in_order_with_its_code(sent: signal.Signals, code: int, word: str) -> None:
+    program = (
         "import sys, time, click\n"
         "from anyport.cli import frame\n"
         "from anyport.cli.verbs import VERBS, Verb\n"
         "@click.command()\n"
         "def command():\n"
-        "    print('ready', flush=True)\n"
-        "    time.sleep(60)\n"
+        "    try:\n"
+        "        print('ready', flush=True)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('cleaned up', flush=True)\n"
         "module = type(sys)('planted'); module.command = command; sys.modules['planted'] = module\n"
         "VERBS['planted'] = Verb('planted', 'A test.')\n"
         "sys.exit(frame.main(['planted']))\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -174,10 +182,25 @@ def test_ctrl_c_ends_with_130() -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         time.sleep(0.3)  # between two statements Python may lose the exception; in sleep() it cannot
-        child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=30)
-    assert child.returncode == 130
-    assert err.strip() == "interrupted"
+        child.send_signal(sent)
+        out, err = child.communicate(timeout=30)
+    assert (child.returncode, out, err.strip()) == (code, "cleaned up\n", word)
+
+
+def test_a_handler_of_somebody_else_stays(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    plant(monkeypatch, lambda: seen.append(signal.getsignal(signal.SIGTERM)))
+    before = signal.getsignal(signal.SIGTERM)
+    shell("planted")
+    assert signal.getsignal(signal.SIGTERM) is before
+    own = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        shell("planted")
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, own)
+    assert seen[1] is signal.SIG_IGN
+    assert seen[0] is not signal.SIG_DFL
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:

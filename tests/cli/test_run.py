@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from anyport.cli import run
+from anyport.errors import SessionError
 from anyport.task import opening
+from anyport.task.caption import Captioner
 from tests.runtime import networks
 from tests.task import blip
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cli.shell import Shell
@@ -149,6 +154,64 @@ def test_answers_and_rankings(shell: Shell, tmp_path: Path) -> None:
     assert [len(answer["matches"]) for answer in ranked.record["answers"]] == [2, 2]
     vectors = shell("run", "embed.port", "--mode", "text", "--texts", texts, "-o", tmp_path / "out.npz")
     assert vectors.out.splitlines()[-1] == f"  written to {tmp_path / 'out.npz'}"
+
+
+@pytest.mark.usefixtures("as_blip")
+def test_a_stream_shows_pieces(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = blip.drawn(tmp_path, "a.png", "red")
+    whole = shell("run", "caption.port", path, "--prompt", "a photo of")
+    pieces: list[str] = []
+    first = run.click.echo
+
+    def noted(piece: object = "", **words: Any) -> None:
+        pieces.append(str(piece))
+        first(piece, **words)
+
+    monkeypatch.setattr(run.click, "echo", noted)
+    streamed = shell("run", "caption.port", path, "--prompt", "a photo of", "--stream")
+    assert (streamed.code, streamed.out, streamed.err) == (0, whole.out, "")
+    assert len(pieces) > 3
+    assert pieces[0].startswith("  a photo of ")
+    assert pieces[-1] == ""
+    both = shell("run", "caption.port", path, "--stream", "--json")
+    assert (both.code, both.record["error"]["do"]) == (2, "leave one of the two out")
+
+
+@pytest.mark.usefixtures("as_blip")
+def test_a_stream_that_breaks_ends_its_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Iterator[str]:
+        yield "a cat"
+        raise SessionError("the decoder's scores are not finite")
+
+    monkeypatch.setattr(Captioner, "pieces", broken)
+    found = shell("run", "caption.port", "a.png", "--stream")
+    assert (found.code, found.out) == (1, "  a cat\n")
+    assert found.err == "SessionError: the decoder's scores are not finite\n"
+
+
+@pytest.mark.usefixtures("as_blip")
+def test_what_was_cut_is_noted_beside_the_answer(shell: Shell, tmp_path: Path) -> None:
+    words = ("run", "caption.port", blip.drawn(tmp_path, "a.png", "red"), "--prompt", "cat " * 2500)
+    found = shell(*words, "--truncate")
+    assert (found.code, found.err) == (
+        0,
+        "note: the prompt is too long: its last 2481 tokens were left out\n",
+    )
+    assert len(found.out.splitlines()) == 1
+    as_json = shell(*words, "--truncate", "--json")
+    assert (as_json.err, as_json.record["answers"][0]["n_truncated"]) == ("", 2481)
+
+
+@pytest.mark.usefixtures("as_blip")
+def test_a_terminal_sees_a_count(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = blip.drawn(tmp_path, "a.png", "red")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    found = shell("run", "caption.port", *[path] * 9)
+    assert "  pictures read: 9 of 9" in found.err
+    assert "  texts written: 8 of 9" in found.err
+    assert found.err.endswith("\r\x1b[K")
+    assert len(found.out.splitlines()) == 9
+    assert shell("run", "caption.port", *[path] * 9, "--json").err == ""
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import msgspec
+import pytest
+from msgspec import structs
 
 from anyport.bundle import reading
+from anyport.cli import taskoptions
+from anyport.task import embed
+from anyport.task.text_writer import WritingOptions
 from tests.runtime import networks
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tests.cli.shell import Shell
 
@@ -47,6 +53,65 @@ def test_options_have_their_ranges(shell: Shell, tmp_path: Path) -> None:
     found = shell("run", networks.corners_bundle(tmp_path), "--top", "0", "a.png")
     assert found.code == 2
     assert found.err.startswith("UsageError: Invalid value for '--top': 0 is not in the range x>=1")
+
+
+def _types(options: type) -> dict[str, str]:
+    """Return what the help says of each option's values."""
+    found = [taskoptions._option(field) for field in structs.fields(options)]
+    shown = {}
+    for option in found:
+        context = click.Context(click.Command("run"))
+        record = option.get_help_record(context)
+        assert record is not None
+        shown[str(option.name)] = " ".join(record)
+    return shown
+
+
+def test_ranges_are_shown_where_there_are_some() -> None:
+    shown = _types(WritingOptions)
+    assert not any("None" in text for text in shown.values())
+    for name, words in {
+        "max_new_tokens": "[x>=1]",
+        "min_new_tokens": "[x>=0]",
+        "repetition_penalty": "[default: 1.0]  [0.01<=x<=100.0]",
+        "beams": "[x>=1]",
+        "length_penalty": "[-10.0<=x<=10.0]",
+        "seed": "[x>=0]",
+        "temperature": "[1e-06<=x<=1000000.0]",
+        "top_k": "[x>=0]",
+        "top_p": "[0<x<=1]",
+    }.items():
+        assert shown[name].endswith(words), shown[name]
+    assert "[image|multimodal|text]" in _types(embed.Options)["mode"]
+
+
+class _Free(msgspec.Struct):
+    number: Annotated[float, msgspec.Meta(description="Any.")] = 0.5
+    count: Annotated[int, msgspec.Meta(description="Any.")] = 2
+
+
+def test_a_number_without_a_range_shows_none() -> None:
+    assert _types(_Free) == {
+        "number": "--number FLOAT Any.  [default: 0.5]",
+        "count": "--count INTEGER Any.  [default: 2]",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("--question", "q"), "the task 'classify' of {} has no option '--question'"),
+        (("--topp", "2"), "the task 'classify' of {} has no option '--topp' (did you mean 'top'?)"),
+        (("--top", "0"), "Invalid value for '--top': 0 is not in the range x>=1"),
+    ],
+)
+def test_a_wrong_option_points_to_the_help_of_the_bundle(
+    shell: Shell, tmp_path: Path, words: tuple[str, ...], what: str
+) -> None:
+    bundle = networks.corners_bundle(tmp_path)
+    found = shell("run", bundle, "a.png", *words)
+    assert found.code == 2
+    assert found.err == f"UsageError: {what.format(bundle)}\n  do:    anyport run {bundle} --help\n"
 
 
 def test_a_bundle_is_opened_once(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,19 @@ def test_nan_is_seen_at_every_place_of_an_input(graph: Path, place: int) -> None
     assert caught.value.what == "input 'x' is not finite in sample 4 of 'noise (3 of 6)': it holds NaN"
 
 
+def test_the_picture_is_named_where_there_is_one(graph: Path) -> None:
+    class Photos(Arrays):
+        def file(self, number: int) -> str:
+            return f"photos/{number}.png"
+
+    feeds = [dict(one) for one in pictures(6).feeds]
+    feeds[3]["x"] = np.full_like(feeds[3]["x"], np.nan)
+    for samples in (some := Photos("p", tuple(feeds)), Share("s", some, frozenset({0, 3}))):
+        with pytest.raises(CompressError) as caught:
+            calibrate(Calibration(graph, samples), ("pooled",), MinMax())
+        assert caught.value.what == "input 'x' is not finite in 'photos/3.png': it holds NaN"
+
+
 @pytest.mark.parametrize("place", [0, 1, 7, 8, 63, 99])
 @pytest.mark.parametrize(("number", "text"), [(-1.0, "it holds NaN"), (np.inf, "to inf")])
 def test_nan_is_seen_at_every_place_of_an_inner_value(

@@ -84,6 +84,15 @@ def test_a_reference_that_reacts_to_nothing_proves_nothing(tmp_path: Path) -> No
     assert found.status == "unproven"
 
 
+def test_where_power_was_shown_before_only_the_answers_count(tmp_path: Path) -> None:
+    source = perceptron(tmp_path / "in.onnx")
+    plan = equality().plan
+    few = replace(equality(), plan=replace(plan, cases=plan.cases[:1]), shows_power=False)
+    assert Judge(source, few).judge(source, "all").status == "equal"
+    wrong = replace(few, reference=Constant())
+    assert Judge(source, wrong).judge(source, "none").status == "different"
+
+
 def test_the_reference_is_asked_once_however_often_is_judged(tmp_path: Path) -> None:
     source, reference = perceptron(tmp_path / "in.onnx"), Constant()
     plan = equality().plan

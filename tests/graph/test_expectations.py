@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
+from anyport.graph.capture import capture
 from anyport.graph.expectations import expected_weights
 from anyport.graph.initializers import read_initializers
+from anyport.recipe import Part
+from anyport.tensors import Signature, tensor
 from anyport.verify import LazyArray, Status, account_weights
 from tests.graph.exports import PARTS, shared
 
@@ -59,6 +63,24 @@ def test_what_the_program_does_not_read_is_unused() -> None:
     assert kinds["norm.num_batches_tracked"] == "unused"
     assert kinds["conv.weight"] == "parameter"
     assert kinds["norm.running_mean"] == "buffer"
+
+
+class Remembering(torch.nn.Module):
+    """Begins with an empty memory, as the caches of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        memory: torch.Tensor = torch.cat([torch.tensor([]), self.linear(x)])
+        return memory
+
+
+def test_an_empty_constant_is_no_weight() -> None:
+    signature = Signature((tensor("x", "float32[4, 3]"),), (tensor("y", "float32[4, 3]"),), {})
+    captured = capture(Part("remembering", Remembering().eval(), signature))
+    assert {item.name for item in expected_weights(captured.program)} == {"linear.weight", "linear.bias"}
 
 
 def test_folds_are_what_pytorch_computes() -> None:

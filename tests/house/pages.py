@@ -3,10 +3,10 @@
 The rules, short enough to keep in mind while writing a page (CONTRIBUTING.md repeats them):
 
 - every fence names its language;
-- ``console``: lines that start with ``$ anyport`` are run, other ``$`` lines are not; what is shown below a
-  command is compared with what it prints: ``…`` stands for anything, alone on a line for any lines, and the
-  number of spaces does not matter; a command with no output below it is only run; ``# exit code 1`` after a
-  command says how it ends;
+- ``console``: lines that start with ``$ anyport`` or ``$ python`` are run, other ``$`` lines are not; what is
+  shown below a command is compared with what it prints: ``…`` stands for anything, alone on a line for any
+  lines, and the number of spaces does not matter; a command with no output below it is only run;
+  ``# exit code 1`` after a command says how it ends;
 - ``python``: run as a script; ``toml`` and ``json``: parsed;
 - ``<!-- not run: REASON -->`` above a fence leaves it out.
 

@@ -18,9 +18,14 @@ from tests.house import pages, tree
 if TYPE_CHECKING:
     from pathlib import Path
 
-PAGES: Final = (tree.ROOT / "README.md", *sorted((tree.ROOT / "docs").rglob("*.md")))
+PAGES: Final = (
+    tree.ROOT / "README.md",
+    *sorted((tree.ROOT / "docs").rglob("*.md")),
+    tree.ROOT / "examples" / "blip" / "README.md",
+)
 LANGUAGES: Final = {"console", "json", "python", "text", "toml", "yaml"}
 _MAIN: Final = "import sys; sys.argv[0] = 'anyport'; from anyport.cli import main; sys.exit(main())"
+PROGRAMS: Final = {"anyport": ("-c", _MAIN), "python": ()}
 _LINK: Final = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 _TIMEOUT_S: Final = 300
 
@@ -49,10 +54,10 @@ def test_its_blocks_run(page: Path, tmp_path: Path) -> None:
 
 def run_console(text: str, folder: Path, place: str) -> None:
     for command in pages.commands(text):
-        if command.words[0] != "anyport":
+        if command.words[0] not in PROGRAMS:
             continue
         shown_as = f"{place} $ {' '.join(command.words)}"
-        program = [sys.executable, "-c", _MAIN, *command.words[1:]]
+        program = [sys.executable, *PROGRAMS[command.words[0]], *command.words[1:]]
         printed = run(program, folder, shown_as, exit_code=command.exit_code)
         shown = "\n".join(command.shown)
         assert not shown.strip() or pages.fits(command.shown, printed), (

@@ -103,6 +103,14 @@ def write_vocabulary(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
 
 
+def write_bert_vocabulary(folder: Path) -> None:
+    """Write a ``vocab.txt`` with the number of words and the marks of ``bert-base-uncased``."""
+    words = [f"[unused{i}]" for i in range(30522)]
+    words[0], words[100:104] = "[PAD]", WORDS[1:5]
+    words[1000 : 1000 + len(WORDS) - 5] = WORDS[5:]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+
+
 def write_folder(architecture: str, folder: Path, seed: int = 0, n_layers: int = 2) -> Path:
     """Write config.json, model.safetensors, vocab.txt and preprocessor_config.json."""
     tiny_model(architecture, seed, n_layers).save_pretrained(folder)

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from anyport.errors import SourceError
-from anyport.recipe.blip import load
+from anyport.recipe.blip import load, outline
 from anyport.source import SourceRequest, TorchSession, find_model
-from tests.recipe.blip_folders import CLASSES, tiny_model, write_folder, write_vocabulary
+from tests.recipe.blip_folders import CLASSES, tiny_model, write_bert_vocabulary, write_folder
 from tests.recipe.blip_pth import original_model, original_weights, save
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def test_a_saved_folder_becomes_a_model(architecture: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("architecture", CLASSES)
 def test_an_original_file_becomes_a_model(architecture: str, tmp_path: Path) -> None:
-    write_vocabulary(tmp_path)
+    write_bert_vocabulary(tmp_path)
     save(tmp_path / "Model_Base.pth", {"model": original_weights(original_model(architecture))})
     model = find_model(SourceRequest("Model_Base.pth", tmp_path))
     assert (model.name, model.source, model.task) == ("model_base", "Model_Base.pth", TASKS[architecture])
@@ -71,6 +71,37 @@ def test_an_original_file_becomes_a_model(architecture: str, tmp_path: Path) -> 
             "match": None,
         }[model.task or ""]
     )
+
+
+RETRIEVAL = "BlipForImageTextRetrieval"
+EMBEDDING = ["vision_encoder", "text_encoder", "multimodal_encoder", "image_projection", "text_projection"]
+
+
+def test_a_feature_extractor_has_the_parts_that_it_uses(tmp_path: Path) -> None:
+    write_folder(RETRIEVAL, tmp_path / "Tiny", n_layers=1)
+    model = find_model(SourceRequest("Tiny", tmp_path))
+    features = model.built_for("embed")
+    assert (features.task, [part.name for part in features.parts]) == ("embed", EMBEDDING)
+    assert features.settings == model.settings
+    assert all(list(part.given()) for part in features.parts if part.given)
+    assert [model.built_for(task) for task in (None, "match", "caption")] == [model] * 3
+    caption = find_model(SourceRequest(str(write_folder(CAPTION, tmp_path / "c", n_layers=1)), tmp_path))
+    assert caption.built_for("embed") == caption
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_the_original_extracts_features_with_a_mark_of_its_own(tmp_path: Path, *, pretrained: bool) -> None:
+    write_bert_vocabulary(tmp_path)
+    weights = original_weights(original_model(RETRIEVAL))
+    if pretrained:
+        weights["text_decoder.cls.predictions.bias"] = torch.zeros(30524)
+    save(tmp_path / "m.pth", {"model": weights})
+    model = find_model(SourceRequest("m.pth", tmp_path))
+    cls, enc = 101, 30523
+    assert model.settings["text"]["start"] == cls
+    assert model.settings["text"]["multimodal_start"] == (enc if pretrained else cls)
+    words = model.built_for("embed").settings["text"]
+    assert (words["start"], words["multimodal_start"]) == (cls, enc)
 
 
 def test_a_model_in_half_precision_is_read_in_float32(saved: Path, tmp_path: Path) -> None:
@@ -99,6 +130,37 @@ def test_a_partial_checkpoint_is_refused_by_its_keys(saved: Path, tmp_path: Path
     assert (
         failure(tmp_path, "partial").what == f"'partial' has unknown 1 weights of {CAPTION}: 'extra.weight'"
     )
+
+
+def test_a_weight_that_is_not_finite_is_refused_by_its_key(saved: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved, tmp_path / "broken")
+    rewritten(folder, lambda weights: weights[NORM].__setitem__(3, float("nan")))
+    assert failure(tmp_path, "broken").what == (
+        f"'broken' has a weight whose numbers are NaN or infinite: '{NORM}' (1 of 48)"
+    )
+
+
+def test_an_original_weight_that_is_not_finite_is_refused_by_its_key(tmp_path: Path) -> None:
+    write_bert_vocabulary(tmp_path)
+    weights = original_weights(original_model(CAPTION))
+    weights["visual_encoder.norm.bias"][0] = float("inf")
+    save(tmp_path / "m.pth", {"model": weights})
+    assert failure(tmp_path, "m.pth").what.startswith(
+        f"'m.pth' has a weight whose numbers are NaN or infinite: '{NORM}' (1 of "
+    )
+
+
+def test_what_is_assumed_of_pictures_is_a_warning(saved: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved, tmp_path / "silent")
+    size = json.dumps({"size": {"height": 32, "width": 32}})
+    (folder / "preprocessor_config.json").write_text(size, encoding="utf-8")
+    assert load(folder).warnings == outline(folder).warnings == ()
+    (folder / "preprocessor_config.json").unlink()
+    words = (
+        "no preprocessor_config.json: pictures are prepared as Salesforce/blip-* do: bicubic to 32 x 32, "
+        "mean 0.4815, 0.4578, 0.4082; std 0.2686, 0.2613, 0.2758"
+    )
+    assert load(folder).warnings == outline(folder).warnings == (words,)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(saved: Path, tmp_path: Path) -> None:

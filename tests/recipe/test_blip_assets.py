@@ -97,6 +97,43 @@ def test_text_settings(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("mark", "place"), [("[SEP]", 3), ("[PAD]", 0)])
+def test_a_tokenizer_of_another_vocabulary_is_refused(mark: str, place: int, tmp_path: Path) -> None:
+    words = [*WORDS]
+    words[place], words[60] = words[60], words[place]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    with pytest.raises(SourceError) as caught:
+        text_settings(read_tokenizer(tmp_path), tiny_config().text_config, TextRules())
+    assert str(caught.value) == (
+        f"{mark} is token 60 of the tokenizer, and {place} of the network\n"
+        "  do:    give the tokenizer that belongs to this checkpoint"
+    )
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"{", "is no JSON: Expecting property name"),
+        (b"[]", "holds a list, not an object"),
+        (b"\xff", "is no JSON: 'utf-8'"),
+    ],
+)
+def test_a_damaged_file_is_named(name: str, content: bytes, why: str, tmp_path: Path) -> None:
+    write_vocabulary(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    read = {
+        "tokenizer_config.json": read_tokenizer,
+        "preprocessor_config.json": lambda at: picture_settings(at, 32),
+    }
+    assert failure(read[name], tmp_path).startswith(f"{name} {why}")
+
+
+def test_a_vocabulary_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_bytes(b"[UNK]\n\xff\xfe")
+    assert failure(read_tokenizer, tmp_path) == "vocab.txt is no UTF-8 text: invalid start byte at byte 6"
+
+
 # ── pictures ────────────────────────────────────────────────────────────────────────────────────────────
 PROCESSORS: list[dict[str, Any]] = [
     {},

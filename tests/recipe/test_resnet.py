@@ -89,6 +89,13 @@ def test_numbers_are_those_of_the_image_processor(content: dict[str, Any]) -> No
 def test_a_checkpoint_without_a_file_is_as_published() -> None:
     assert settings_of({}) == settings_of({"size": 224} | IMAGENET)
     assert settings_of({}).result_size == (224, 224)
+    assert recipe.model_from_module(network(), {"size": 32}, "tiny").warnings == ()
+    assert recipe.model_from_module(network(), {}, "tiny").warnings == (
+        (
+            "no preprocessor_config.json: pictures are prepared as microsoft/resnet-* do: "
+            "bicubic to 224 x 224, mean 0.485, 0.456, 0.406; std 0.229, 0.224, 0.225"
+        ),
+    )
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -112,6 +119,18 @@ def test_a_saved_folder_becomes_a_model(saved: Path) -> None:
     with torch.no_grad():
         expected = network()(torch.from_numpy(x)).logits.numpy()
     assert np.array_equal(TorchSession(part).run({"pixel_values": x})["logits"], expected)
+
+
+def test_a_weight_that_is_not_finite_is_refused_by_its_key(tmp_path: Path) -> None:
+    broken = network()
+    with torch.no_grad():
+        broken.classifier[1].bias[0] = float("nan")
+    broken.save_pretrained(tmp_path / "broken")
+    with pytest.raises(SourceError) as caught:
+        find_model(SourceRequest("broken", tmp_path))
+    assert caught.value.what == (
+        "'broken' has a weight whose numbers are NaN or infinite: 'classifier.1.bias' (1 of 3)"
+    )
 
 
 def test_the_users_cases_go_over_the_recipe(saved: Path, tmp_path: Path) -> None:
@@ -153,7 +172,7 @@ def test_a_checkpoint_without_weights(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["architectures"] = ["ResNetForImageClassification"]
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(SourceError, match="'empty' does not load: ") as caught:
+    with pytest.raises(SourceError, match="^'empty' has no weights: ") as caught:
         find_model(SourceRequest("empty", tmp_path))
     assert "Traceback" not in str(caught.value)
 

@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from anyport.bundle import Bundle, PartEntry, ProofCase, RecordedFloor, Step, open_bundle
+from anyport.bundle.proof import sample_of
 from anyport.cases import Normal, make_array
 from anyport.report import Checklist, CheckSettings, Line, release_checklist
 from anyport.report.factlines import operators_of, parameters_of
@@ -65,6 +66,7 @@ class Subject:
     sizes: Sequence[int] = (1, 3, 1, 3, 2)
     words: Words = field(default_factory=lambda: up_to(3))
     answer_off: float = 0.0
+    n_sampled: int | None = None
     optimization: str = "all"
     change: Callable[[onnx.ModelProto], None] | None = None
 
@@ -75,7 +77,7 @@ class Subject:
             model = onnx.load(str(path))
             self.change(model)
             onnx.save(model, str(path))
-        cases, answers = proof(self.sizes, self.answer_off)
+        cases, answers = proof(self.sizes, self.answer_off, self.n_sampled)
         words = replace(self.words, cases=cases, answers=answers)
         opened = open_bundle(bundle(folder / "small.port", path, words))
         entry = opened.manifest.variants["fp32"]
@@ -93,7 +95,10 @@ class Subject:
         return opened
 
 
-def proof(sizes: Sequence[int], answer_off: float) -> tuple[list[ProofCase], dict[str, np.ndarray]]:
+def proof(
+    sizes: Sequence[int], answer_off: float, n_sampled: int | None = None
+) -> tuple[list[ProofCase], dict[str, np.ndarray]]:
+    """Record the right answers; of each so many elements, if that is said."""
     cases, answers = [], {}
     for seed, n in enumerate(sizes):
         x = make_array(Normal(seed), (n, 1, 2, 2), "float32")
@@ -102,7 +107,12 @@ def proof(sizes: Sequence[int], answer_off: float) -> tuple[list[ProofCase], dic
         floor = {"logits": RecordedFloor(1e-5, 1e-6, "by hand")}
         fills: Any = {"pixel_values": Normal(seed)}
         name = f"batch={n}, seed {seed}"
-        cases.append(ProofCase(name, kind, {"batch": n}, fills, {"logits": f"{seed}/logits"}, floor))
+        shapes = {}
+        if n_sampled is not None:
+            shapes = {"logits": [n, 4]}
+            answers[f"{seed}/logits"] = sample_of(answers[f"{seed}/logits"], n_sampled)
+        keys = {"logits": f"{seed}/logits"}
+        cases.append(ProofCase(name, kind, {"batch": n}, fills, keys, floor, shapes))
     return cases, answers
 
 

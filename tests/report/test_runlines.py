@@ -17,7 +17,7 @@ from anyport.report import CheckSettings, Mark
 from anyport.report.runlines import boundaries, values
 from anyport.runtime import SessionOptions, open_session
 from anyport.verify import Leg, Status
-from tests.report.listing import Subject, Wrapped, line
+from tests.report.listing import Subject, Wrapped, line, listed
 from tests.report.test_graphlines import static
 
 if TYPE_CHECKING:
@@ -250,3 +250,10 @@ def test_a_case_that_needs_more_than_the_limit_fails(tmp_path: Path) -> None:
     )
     assert found.mark is Mark.FAIL
     assert found.evidence.startswith("batch=3, seed 1: the run needs more than the memory limit")
+
+
+def test_answers_of_which_a_sample_is_recorded_are_held_against_it(tmp_path: Path) -> None:
+    subject = Subject(n_sampled=3)
+    found = {one.name: one for one in listed(tmp_path, subject).lines}
+    for name in ("batch sizes", "boundary inputs", "mse < 1e-5, max abs"):
+        assert found[name].mark is Mark.PASS, found[name]

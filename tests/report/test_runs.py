@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from anyport.bench.blank import Blank
@@ -9,13 +10,13 @@ from anyport.errors import UsageError
 from anyport.report import runs
 from anyport.report.runs import CheckSettings, Soak, run_part, soak
 from anyport.runtime import SessionOptions, open_session
-from tests.report.listing import QUICK, Subject
+from tests.report.listing import QUICK, Subject, Wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    import numpy as np
+    from anyport.bundle import GraphFile
 
 
 class Counting:
@@ -85,3 +86,32 @@ def test_every_case_is_run_and_a_limit_that_is_too_low_is_told(tmp_path: Path) -
 def test_settings_that_test_nothing_are_refused(words: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="show nothing"):
         CheckSettings(**words)  # type: ignore[arg-type]
+
+
+def infinite(_feeds: Mapping[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
+    if len(outputs["logits"]) == 3:
+        outputs["logits"][1, 0] = np.inf  # element 4 of 12: the second of a sample of three
+
+
+def one_row(_feeds: Mapping[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
+    outputs["logits"] = outputs["logits"][:1]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (infinite, "output 'logits' is not finite, PyTorch's answer is"),
+        (one_row, "output 'logits' is [1, 4], PyTorch gave [3, 4]"),
+    ],
+)
+@pytest.mark.parametrize("n_sampled", [None, 3])
+def test_a_sample_of_an_answer_shows_what_the_whole_shows(
+    tmp_path: Path, n_sampled: int | None, change: Callable[..., Any], problem: str
+) -> None:
+    def opened_as(one: GraphFile, options: SessionOptions) -> Wrapped:
+        return Wrapped(open_session(one, options), change)
+
+    with Subject(n_sampled=n_sampled).open(tmp_path) as opened:
+        found = run_part(opened, opened.graph_file("network"), QUICK, opened_as)
+    assert [run.problem for run in found.cases if run.case.sizes["batch"] == 3] == [problem] * 2
+    assert [run.problem for run in found.cases if run.case.sizes["batch"] == 1] == [""] * 2

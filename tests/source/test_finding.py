@@ -240,7 +240,7 @@ def test_what_is_not_said(digits: Path, request_: SourceRequest, message: str) -
         ),
         (
             '{"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}',
-            "'checkpoint' does not load: ",
+            "'checkpoint' has no weights: neither model.safetensors nor another file that is known",
         ),
     ],
 )

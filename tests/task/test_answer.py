@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from anyport.errors import InputError, UsageError
 from anyport.task import TaskOptions, check_settings
 from anyport.task.answer import Answerer, open_task
-from anyport.task.generation import Beams, Generation
+from anyport.task.generation import Beams, Generation, Sample
 from tests.task import blip
 
 if TYPE_CHECKING:
@@ -90,18 +91,23 @@ def test_a_wrong_input_gives_other_answers(task: Answerer, spoil: Callable[[blip
     assert [one.token_ids for one in wrong] != [one.token_ids for one in right]
 
 
-@pytest.mark.parametrize("question", ["", "  \n"])
-def test_an_empty_question_is_refused(task: Answerer, question: str) -> None:
+@pytest.mark.parametrize(
+    ("question", "why"),
+    [("", "is empty"), ("  \n", "is empty"), ("\u200b\0", "has no words that the model reads")],
+)
+def test_an_empty_question_is_refused(task: Answerer, question: str, why: str) -> None:
     with pytest.raises(InputError) as caught:
         task.ask([blip.pictures(N_PICTURES)[0]], question)
-    assert (caught.value.what, caught.value.do) == ("the question for picture 1 is empty", "ask something")
+    assert (caught.value.what, caught.value.do) == (f"the question for picture 1 {why}", "ask something")
 
 
 def test_a_long_question_is_refused_or_cut_by_name(task: Answerer) -> None:
     pictures = blip.pictures(N_PICTURES)[:1]
     with pytest.raises(InputError, match="the question for picture 1 has 2500 tokens, 38 fit"):
         task.ask(pictures, "cat " * 2500)
-    assert task.ask(pictures, "cat " * 2500, truncate=True) == task.ask(pictures, "cat " * 38)
+    [cut], [fits] = task.ask(pictures, "cat " * 2500, truncate=True), task.ask(pictures, "cat " * 38)
+    assert cut == replace(fits, n_truncated=2462)
+    assert fits.n_truncated == 0
 
 
 def test_words_of_a_command_line(task: Answerer, tmp_path: Path) -> None:
@@ -117,6 +123,7 @@ def test_words_of_a_command_line(task: Answerer, tmp_path: Path) -> None:
                 "text": expected.text,
                 "token_ids": list(expected.token_ids),
                 "score": expected.score,
+                "n_truncated": 0,
             }
         ],
         "question": QUESTIONS[0],
@@ -126,6 +133,21 @@ def test_words_of_a_command_line(task: Answerer, tmp_path: Path) -> None:
     assert caught.value.do == 'anyport run BUNDLE PICTURE… --question "what colour is it?"'
     with pytest.raises(UsageError, match="no picture is given"):
         task.answer([], {"question": "what ?"})
+
+
+def test_an_answer_can_be_watched(task: Answerer, tmp_path: Path) -> None:
+    picture = blip.drawn(tmp_path, "a.png", "red")
+    for how in (Generation(), Generation(Sample(7))):
+        [whole] = task.ask([picture], QUESTIONS[0], how)
+        parts = list(task.stream(picture, QUESTIONS[0], how))
+        assert tuple(part.token_id for part in parts) == whole.token_ids[1:]
+        assert parts[-1].text == whole.text
+    [whole] = task.ask([picture], QUESTIONS[0])
+    pieces = list(task.pieces([str(picture)], {"question": QUESTIONS[0], "stream": True}))
+    assert len(pieces) > 2
+    assert "".join(pieces) == whole.text
+    with pytest.raises(InputError, match=r"the question for .*a\.png is empty"):
+        task.stream(picture, " ")  # at once, before the first token is asked for
 
 
 def test_settings_are_checked_and_closing_gives_everything_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -155,9 +156,14 @@ def test_a_prompt_that_does_not_fit_is_refused_or_cut_by_name(task: Captioner) -
     picture = blip.pictures(N_PICTURES)[:1]
     with pytest.raises(InputError) as caught:
         task.caption(picture, "cat " * 2500)
-    assert caught.value.what == "the prompt for picture 1 has 2500 tokens, 19 fit"
+    assert str(caught.value) == (
+        "the prompt for picture 1 has 2500 tokens, 19 fit: 20 positions are kept for new tokens\n"
+        "  do:    shorten it, ask for fewer new tokens (--max-new-tokens), or ask for a cut: truncate=True "
+        "(--truncate) keeps the first ones"
+    )
+    assert task.caption(picture, "cat " * 34, Generation(max_new_tokens=5))
     [cut] = task.caption(picture, "cat " * 2500, truncate=True)
-    assert cut == task.caption(picture, "cat " * 19)[0]
+    assert cut == replace(task.caption(picture, "cat " * 19)[0], n_truncated=2481)
     assert len(cut.token_ids) <= blip.POSITIONS
     with pytest.raises(InputError, match="max_new_tokens is 40, the model places 40 tokens"):
         task.caption(picture, how=Generation(max_new_tokens=40))
@@ -220,8 +226,68 @@ def test_a_caption_can_be_watched(task: Captioner) -> None:
         assert tuple(part.token_id for part in parts) == whole.token_ids[3:]
         assert parts[-1].text == whole.text
         assert all(part.text.startswith("a photo") for part in parts)
+    with pytest.raises(UsageError) as caught:
+        task.stream(picture, how=Generation(Beams(2)))  # at once, before the first token is asked for
+    assert str(caught.value) == (
+        "beam search cannot be streamed: its text may change until the end, and 2 beams are asked for\n"
+        "  do:    ask for one beam (--beams 1), or for the whole text"
+    )
+
+
+def test_a_stream_is_checked_before_its_first_token_is_asked_for(task: Captioner) -> None:
+    with pytest.raises(InputError, match="there is no file nope.png"):
+        task.stream("nope.png")
+    with pytest.raises(InputError, match="the prompt for picture 1 has 30 tokens, 19 fit"):
+        task.stream(blip.pictures(1)[0], "cat " * 30)
     with pytest.raises(UsageError, match="beam search cannot be streamed"):
-        list(task.stream(picture, how=Generation(Beams(2))))
+        task.stream(blip.pictures(1)[0], how=Generation(Beams(3)))
+    task.stream(blip.pictures(1)[0])
+    assert all(session.n_runs == 0 for session in sessions(task).values())
+
+
+def test_a_caption_comes_in_pieces(task: Captioner, tmp_path: Path) -> None:
+    name = str(blip.drawn(tmp_path, "a.png", "red"))
+    [whole] = task.caption([name], "a photo of")
+    pieces = list(task.pieces([name], {"prompt": "a photo of", "stream": True}))
+    assert len(pieces) > 2
+    assert "".join(pieces) == whole.text
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["a.png", "b.png"], {}, "--stream shows one picture at a time, 2 are given"),
+        ([], {}, "no picture is given"),
+        (["a.png"], {"truncate": True}, "--stream and --truncate cannot go together"),
+    ],
+)
+def test_what_no_stream_can_show_is_refused(
+    task: Captioner, names: list[str], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        list(task.pieces(names, {"stream": True} | options))
+    assert caught.value.what == message
+    assert all(session.n_runs == 0 for session in sessions(task).values())
+
+
+def test_an_answer_at_once_is_no_stream(task: Captioner) -> None:
+    with pytest.raises(UsageError) as caught:
+        task.answer(["a.png"], {"stream": True})
+    assert str(caught.value) == (
+        "--stream shows a text while it is written, --json prints one document at the end\n"
+        "  do:    leave one of the two out"
+    )
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[str, int, int]] = []
+    graphs = blip.graphs("caption")
+    task = open_task(graphs, graphs.settings, TaskOptions(progress=lambda *words: told.append(words)))
+    task.caption(blip.pictures(N_PICTURES))
+    assert told == [("pictures read", n, 10) for n in range(1, 11)] + [
+        ("texts written", 8, 10),
+        ("texts written", 10, 10),
+    ]
 
 
 def test_a_drawn_caption_does_not_depend_on_its_neighbours(task: Captioner) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from anyport.task.decoding import Seen
 from tests.task import counting
@@ -70,3 +71,50 @@ def test_rows_of_what_is_seen() -> None:
     taken = seen.taken(np.array([2, 2, 0]))
     assert taken.keys["cross_0_k"][:, 0].tolist() == [2, 2, 0]
     assert taken.mask[:, 0].tolist() == [2, 2, 0]
+
+
+def _keeps(rows_before: int, random: np.random.Generator) -> np.ndarray:
+    """Draw rows as both searches do: some are left out, some come twice, at times in another order."""
+    n = int(random.integers(1, rows_before + 2))
+    rows = random.integers(0, rows_before, n)
+    return rows if random.random() < 0.3 else np.unique(rows)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_rows_see_their_own_picture_whatever_is_kept(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    state = counting.state(counting.CountingDecoder(), 6)
+    whole = state._seen.taken(np.arange(6))
+    given = state._seen
+    source = np.arange(6)
+    for _ in range(6):
+        rows = _keeps(state.n_rows, random)
+        state.keep(rows)
+        source = source[rows]
+        np.testing.assert_array_equal(state._seen.keys["cross_0_k"], whole.keys["cross_0_k"][source])
+        np.testing.assert_array_equal(state._seen.keys["cross_0_v"], whole.keys["cross_0_v"][source])
+        assert state._seen.keys["cross_0_k"].flags.c_contiguous
+    np.testing.assert_array_equal(given.keys["cross_0_k"], whole.keys["cross_0_k"])  # the caller's
+
+
+def test_what_is_seen_is_copied_once_then_moved() -> None:
+    state = counting.state(counting.CountingDecoder(), 5)
+    given = state._seen.keys["cross_0_k"]
+    state.keep(np.array([0, 1, 3, 4]))
+    copied = state._seen.keys["cross_0_k"]
+    assert not np.shares_memory(copied, given)
+    state.keep(np.array([1, 2, 3]))
+    state.keep(np.array([0, 2]))
+    moved = state._seen.keys["cross_0_k"]
+    assert np.shares_memory(moved, copied)
+    np.testing.assert_array_equal(moved, given[[1, 4]])
+
+
+def test_the_beams_of_pictures_that_go_on_are_moved_too() -> None:
+    state = counting.state(counting.CountingDecoder(), 3)
+    given = state._seen.keys["cross_0_k"]
+    state.keep(np.repeat(np.arange(3), 2))
+    copied = state._seen.keys["cross_0_k"]
+    state.keep(np.array([1, 0, 5, 5]))  # the second picture is done
+    assert np.shares_memory(state._seen.keys["cross_0_k"], copied)
+    np.testing.assert_array_equal(state._seen.keys["cross_0_k"], given[[0, 0, 2, 2]])

@@ -259,11 +259,11 @@ def test_closing_gives_everything_back() -> None:
 
 
 def test_long_work_tells_what_it_has_done(tmp_path: Path) -> None:
-    told: list[str] = []
+    told: list[tuple[str, int, int]] = []
     flower().save(tmp_path / "in.png")
-    with task_of(qwen_edit.graphs(), TaskOptions(progress=told.append)) as task:
+    with task_of(qwen_edit.graphs(), TaskOptions(progress=lambda *words: told.append(words))) as task:
         task.answer([str(tmp_path / "in.png")], WORDS | {"output": str(tmp_path / "out.png")})
-    assert told == ["step 1 of 2", "step 2 of 2"]
+    assert told == [("steps", 1, 2), ("steps", 2, 2)]
 
 
 def test_a_size_that_the_format_cannot_hold_is_refused_first(task: ImageEditor, tmp_path: Path) -> None:

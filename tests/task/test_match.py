@@ -148,6 +148,7 @@ def test_words_of_a_command_line(task: Matcher, tmp_path: Path) -> None:
         "token_ids": list(best.token_ids),
         "score": best.score,
         "similarity": best.similarity,
+        "n_truncated": 0,
     }
     width = len(names[1])
     assert (
@@ -156,6 +157,42 @@ def test_words_of_a_command_line(task: Matcher, tmp_path: Path) -> None:
     assert found.lines[3].startswith(" " * (width + 5))
     turned = task.answer(names, {"texts": str(texts), "per_text": True})
     assert [answer["text"] for answer in turned.record["answers"]] == ["a cat", "two dog", "sky"]
+
+
+def test_wide_characters_shift_no_column(task: Matcher, tmp_path: Path) -> None:
+    name, texts = str(blip.drawn(tmp_path, "a.png", "red")), tmp_path / "texts.txt"
+    words = ["a cat", "猫猫", "🐱 dog", "cafe\u0301"]
+    texts.write_text("\n".join(words), encoding="utf-8")
+    lines = task.answer([name], {"texts": str(texts), "per_text": True}).lines
+    # 5 columns for the widest (emoji are two wide, a combining accent none), and three between
+    pads = {"a cat": 4, "猫猫": 5, "🐱 dog": 3, "cafe\u0301": 5}
+    for line, word in zip(lines, words, strict=True):
+        assert line.startswith(f"  {word}{' ' * pads[word]}")
+        assert line[2 + len(word) + pads[word] :].lstrip()[0].isdigit()
+
+
+def test_a_text_that_was_cut_is_noted(task: Matcher, tmp_path: Path) -> None:
+    texts, picture = tmp_path / "texts.txt", str(blip.drawn(tmp_path, "a.png", "red"))
+    texts.write_text("cat " * 50 + "\nsky\n")
+    found = task.answer([picture], {"texts": str(texts), "truncate": True})
+    by_text = {match["text"].strip(): match["n_truncated"] for match in found.record["answers"][0]["matches"]}
+    assert by_text == {("cat " * 50).strip(): 12, "sky": 0}
+    shown = ("cat " * 10) + "…"
+    assert found.notes == (f"the text '{shown}' is too long: its last 12 tokens were left out",)
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[str, int, int]] = []
+    graphs = blip.graphs("match")
+    task = open_task(graphs, graphs.settings, TaskOptions(progress=lambda *words: told.append(words)))
+    task.rank(blip.pictures(12)[:6], TEXTS)
+    assert [one for one in told if one[1] == one[2]] == [("pictures read", 6, 6), ("pictures ranked", 6, 6)]
+    told.clear()
+    task.rank_pictures(TEXTS, blip.pictures(12)[:6])
+    assert told[-1] == ("pairs compared", 42, 42)
+    told.clear()
+    task.embedder.embed_texts([f"{'cat ' * (i // 5)}{TEXTS[i % 5]}" for i in range(40)])
+    assert told[-1] == ("texts read", 40, 40)
 
 
 @pytest.mark.parametrize(

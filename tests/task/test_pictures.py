@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
 import struct
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +19,6 @@ from anyport.errors import InputError
 from anyport.task.pictures import read_picture
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anyport.task.pictures import Picture
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)  # 2 wide, 1 high
@@ -152,6 +152,20 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     assert refusal(b"").what == "the bytes is no picture that anyport reads"
     assert refusal(tmp_path / "nope.png").what == f"there is no file {tmp_path / 'nope.png'}"
     assert refusal(tmp_path).what == f"{tmp_path} is a folder, not a picture"
+    assert refusal(text / "below.png").what == f"there is no file {text / 'below.png'}"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a" * 5000, f"'{'a' * 80}… (5000 characters)' names no file: File name too long"),
+        ("a\0b.png", r"'a\x00b.png' names no file: embedded null"),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="the words are those of POSIX")
+def test_a_path_that_is_none_is_named_by_its_beginning(name: str, message: str) -> None:
+    for source in (name, Path(name)):
+        assert refusal(source).what.startswith(message)
 
 
 def test_other_formats_are_refused() -> None:

@@ -71,9 +71,14 @@ def test_what_is_not_said_is_the_bundle_s() -> None:
         ({"length_penalty": 2.0}, "--length-penalty has no effect without --beams"),
         ({"length_penalty": 2.0, "sample": True}, "--length-penalty has no effect without --beams"),
         ({"sample": True, "beams": 3}, "--sample and --beams cannot go together"),
-        ({"beams": 0}, "beam search with 0 beams is none"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0, it must be 1 or more"),
-        ({"sample": True, "temperature": -1.0}, "the temperature is -1.0, it must be above 0"),
+        ({"beams": 0}, "options: 'beams': expected 'int' >= 1"),
+        ({"max_new_tokens": 0}, "options: 'max_new_tokens': expected 'int' >= 1"),
+        ({"min_new_tokens": 21}, "min_new_tokens is 21, it must be 0 to max_new_tokens, which is 20"),
+        ({"sample": True, "temperature": 1e-300}, "options: 'temperature': expected 'float' >= 1e-06"),
+        ({"sample": True, "temperature": 1e39}, "options: 'temperature': expected 'float' <= 1000000.0"),
+        ({"beams": 2, "length_penalty": 400.0}, "options: 'length_penalty': expected 'float' <= 10.0"),
+        ({"repetition_penalty": 1e-300}, "options: 'repetition_penalty': expected 'float' >= 0.01"),
+        ({"sample": True, "top_p": 0.0}, "options: 'top_p': expected 'float' > 0.0"),
     ],
 )
 def test_options_without_effect_are_refused(words: dict[str, Any], message: str) -> None:

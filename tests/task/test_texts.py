@@ -121,6 +121,13 @@ def test_a_file_of_texts(tmp_path: Path) -> None:
     assert read_lines(str(path)) == ["a cat", "é dog"]
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085", "\v", "\f", "\x1c", "\x1e"])
+def test_a_line_ends_at_a_line_feed_or_carriage_return_alone(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_bytes(f"a{mark}cat\rtwo\r\nthree\nfour".encode())
+    assert read_lines(str(path)) == [f"a{mark}cat", "two", "three", "four"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

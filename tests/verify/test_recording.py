@@ -16,7 +16,7 @@ from anyport.verify import (
     record,
 )
 from anyport.verify.narrowing import Widened
-from anyport.verify.recording import MAX_SAMPLES, samples_in
+from anyport.verify.recording import MAX_SAMPLES, n_recorded, samples_in
 from tests.verify.fakes import FunctionSession
 from tests.verify.lossy_examples import SIGNATURE, exact, noisy, recording, samples, session
 
@@ -39,6 +39,13 @@ def test_as_many_samples_as_there_is_room_for() -> None:
         taken(300, 1, RecordSettings(budget_bytes=1, most_bytes=20 * one_bytes))
     assert err.value.what == "21 samples take 1092 bytes, a bundle carries 1040 at most"
     assert err.value.do == "give smaller samples: 64 are needed"
+
+
+@pytest.mark.parametrize(("budget_bytes", "n"), [(1, MIN_SAMPLES), (100 * 52, 100), (10**9, MAX_SAMPLES)])
+def test_how_many_fit_is_known_from_one(budget_bytes: int, n: int) -> None:
+    settings = RecordSettings(budget_bytes=budget_bytes)
+    assert n_recorded(session(exact), next(samples(1)), SIGNATURE, settings) == n
+    assert taken(300, 1, settings) == n
 
 
 def test_no_sample_is_asked_for_that_is_not_used() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import numpy as np
 
@@ -21,6 +23,11 @@ from tests.verify.fakes import (
     encoder,
     plan,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyport.verify import Verdict
 
 N = 9
 LOGITS = OUTPUTS[:1]
@@ -78,3 +85,48 @@ def longer(feeds: Feeds) -> Outputs:
 def test_wrong_numbers_and_shapes_fail() -> None:
     assert status_of(wrong) is Status.FAIL
     assert status_of(longer) is Status.FAIL
+
+
+def replayed(change: Callable[[np.ndarray], None]) -> Verdict:
+    """Replay the record with a graph whose answers of three rows are changed."""
+
+    def changed(feeds: Feeds) -> Outputs:
+        found = good(feeds)
+        if len(found["logits"]) == 3:
+            change(found["logits"])
+        return found
+
+    cases, arrays = recorded()
+    session = SampledSession(FunctionSession(changed, INPUTS, LOGITS), cases, arrays)
+    return compare(RecordedReference(cases, arrays), session, plan(), PART)
+
+
+def off(logits: np.ndarray) -> None:
+    logits[1, 3] += 1  # element 13 of 30: the fourth of a sample of nine
+
+
+def not_a_number(logits: np.ndarray) -> None:
+    logits[1, 3] = np.nan
+
+
+def test_the_message_names_the_place_in_the_whole_answer() -> None:
+    worst = replayed(off).worst
+    assert worst is not None
+    assert worst.numbers is not None
+    assert worst.numbers.index == (1, 3)
+    assert worst.where.endswith("index (1, 3)")
+    worst = replayed(not_a_number).worst
+    assert worst is not None
+    assert worst.reason.endswith("1 of 9 elements, the first at index (1, 3)")
+
+
+def test_a_wrong_shape_is_held_against_that_of_the_whole_answer() -> None:
+    cases, arrays = recorded()
+    session = SampledSession(FunctionSession(longer, INPUTS, LOGITS), cases, arrays)
+    findings = compare(RecordedReference(cases, arrays), session, plan(), PART).findings
+    recorded_sizes = {finding.sizes["batch"] for finding in findings}
+    odd = [one for one in findings if 2 * one.sizes["batch"] not in recorded_sizes]
+    assert odd
+    for finding in odd:
+        n = finding.sizes["batch"]
+        assert finding.reason == f"output 'logits' has the shape ({2 * n}, 10), the reference's ({n}, 10)"

@@ -75,6 +75,27 @@ def test_no_case_is_larger_than_allowed(
     assert max(case.size_bytes(inputs) for case in plan.cases) <= max_case_bytes
 
 
+def test_answers_count_too() -> None:
+    """A layer may answer many times what it is given; what cannot be known beforehand does not count."""
+    inputs = (tensor("states", "float32[batch, length, 8]"),)
+    outputs = (tensor("keys", "float32[batch, 24, length, 64]"), tensor("boxes", "float32[batch, found, 4]"))
+    dims = {"batch": dim("batch", "1..64"), "length": dim("length", "1..600")}
+    settings = SweepSettings(max_case_bytes=2**20)
+    largest = max(
+        case.sizes["batch"] * case.sizes["length"] for case in plan_cases(inputs, dims, settings).cases
+    )
+    plan = plan_cases(inputs, dims, settings, (), outputs)
+    bounded = max(case.sizes["batch"] * case.sizes["length"] for case in plan.cases)
+    assert bounded * 24 * 64 * 4 <= 4 * 2**20 < largest * 24 * 64 * 4
+    assert any(", the largest that fits)" in case.name for case in plan.cases)
+
+
+def test_even_the_smallest_answer_may_be_large() -> None:
+    inputs, outputs = (tensor("x", "float32[batch]"),), (tensor("y", "float32[batch, 4096]"),)
+    plan = plan_cases(inputs, {"batch": dim("batch", "1..4")}, SweepSettings(max_case_bytes=16), (), outputs)
+    assert {case.sizes["batch"] for case in plan.cases} == {1}
+
+
 def test_the_largest_that_fits_is_named_so_and_is_nearly_the_limit() -> None:
     plan = plan_cases(IMAGE, IMAGE_DIMS, SweepSettings())
     largest = next(case for case in plan.cases if case.name.startswith("all largest"))

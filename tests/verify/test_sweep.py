@@ -144,7 +144,7 @@ def test_the_users_cases_come_first_and_are_typical() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_given", "limit", "n_kept"), [(5, 40, 5), (100, 10, 5), (30, 40, 28), (100, 1, 1)]
+    ("n_given", "limit", "n_kept"), [(5, 40, 5), (100, 10, 5), (30, 40, 28), (100, 4, 2)]
 )
 def test_number_of_cases_is_bounded_and_what_is_dropped_is_said(
     n_given: int, limit: int, n_kept: int
@@ -153,17 +153,19 @@ def test_number_of_cases_is_bounded_and_what_is_dropped_is_said(
     settings = SweepSettings(max_cases=limit)
     n_made = len(plan_cases(DIGITS, DIGITS_DIMS, SweepSettings()).cases)
     plan = plan_cases(DIGITS, DIGITS_DIMS, settings, given)
-    assert len(plan.cases) == min(limit, n_given + n_made)
+    assert len(plan.cases) == max(n_kept + 3, min(limit, n_given + n_made))
     assert sum(case.kind == "typical" for case in plan.cases) == n_kept
     assert len([text for text in plan.dropped if "max_cases" in text]) == n_given + n_made - len(plan.cases)
 
 
 def test_what_is_kept_under_a_bound_is_the_beginning() -> None:
     whole = plan_cases(INPUTS, DIMS, SweepSettings())
-    for limit in (1, 6, 11):
+    n_needed = 3 + len(INPUTS)  # three random ones, and for each input one in which it alone differs
+    for limit in (1, n_needed, 11):
         part = plan_cases(INPUTS, DIMS, SweepSettings(max_cases=limit))
-        assert part.cases == whole.cases[:limit]
-        assert part.dropped[0] == f"{whole.cases[limit].name}: above max_cases = {limit}"
+        n_kept = max(limit, n_needed)
+        assert part.cases == whole.cases[:n_kept]
+        assert part.dropped[0] == f"{whole.cases[n_kept].name}: above max_cases = {limit}"
 
 
 def test_many_inputs_leave_room_for_the_other_cases() -> None:
@@ -173,6 +175,21 @@ def test_many_inputs_leave_room_for_the_other_cases() -> None:
     names = [case.name for case in plan.cases]
     assert len(names) == 12 + 52 - 8
     assert all(f"only past_{i} differs" in names for i in range(52))
+
+
+@pytest.mark.parametrize("n_inputs", [2, 8, 12, 52])
+@pytest.mark.parametrize("limit", [1, 2, 12, 40])
+def test_the_users_cases_crowd_out_none_that_a_verdict_needs(n_inputs: int, limit: int) -> None:
+    inputs, dims = [tensor(f"x{i}", "float32[batch, 2]") for i in range(n_inputs)], DIGITS_DIMS
+    feeds = {spec.name: np.zeros((2, 2), np.float32) for spec in inputs}
+    given = [typical_case(f"own {i}", feeds, inputs, dims) for i in range(50)]
+    plan = plan_cases(inputs, dims, SweepSettings(max_cases=limit), given)
+    needed = {"random 1", "random 2", "random 3", *(f"only {spec.name} differs" for spec in inputs)}
+    assert needed <= set(names_of(plan))
+    n_own = sum(case.kind == "typical" for case in plan.cases)
+    assert n_own >= (limit + 1) // 2
+    # what the budget of a proof is shared by (build/proof.py)
+    assert len(plan.cases) <= max(limit, (limit + 1) // 2 + 3) + n_inputs
 
 
 def test_given_cases_that_do_not_fit() -> None:

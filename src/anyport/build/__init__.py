@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from anyport.build.description import Description, describe, read_description
+    from anyport.build.estimate import BuildCost, estimate_build
     from anyport.build.plain import ExportResult, VerifyRequest, export_plain, verify_plain
     from anyport.build.plan import BuildPlan, BuildSettings, locate
     from anyport.build.reweighting import Reweighted, ReweightSettings, reweight
     from anyport.build.steps import BuildResult, build, check_words
 
 __all__ = [
+    "BuildCost",
     "BuildPlan",
     "BuildResult",
     "BuildSettings",
@@ -29,6 +31,7 @@ __all__ = [
     "build",
     "check_words",
     "describe",
+    "estimate_build",
     "export_plain",
     "locate",
     "read_description",
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 _HOMES: Final[Mapping[str, str]] = {
+    "BuildCost": "anyport.build.estimate",
     "BuildPlan": "anyport.build.plan",
     "BuildResult": "anyport.build.steps",
     "BuildSettings": "anyport.build.plan",
@@ -48,6 +52,7 @@ _HOMES: Final[Mapping[str, str]] = {
     "build": "anyport.build.steps",
     "check_words": "anyport.build.steps",
     "describe": "anyport.build.description",
+    "estimate_build": "anyport.build.estimate",
     "export_plain": "anyport.build.plain",
     "locate": "anyport.build.plan",
     "read_description": "anyport.build.description",

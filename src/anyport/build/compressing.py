@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from anyport.bench.machine import cpu_flags
 from anyport.build.parts import graph_entry
-from anyport.build.proving import VARIANT
+from anyport.build.proving import VARIANT, recorded_equality
 from anyport.bundle import GraphEntry, Step, VariantEntry
 from anyport.compress.compressing import CompressRequest, compress_graph
 from anyport.compress.judging import judge_by
 from anyport.compress.methods import candidates
 from anyport.compress.samples import RANDOM, divide, samples_from
 from anyport.errors import CompressError, InputError, UsageError, did_you_mean
-from anyport.graph.equality import Equality, RecordedAnswers
 from anyport.graph.fastest import LEVELS
 from anyport.graph.storing import read_graph
 from anyport.source import load_value
+from anyport.task.texts import read_lines
 from anyport.verify import (
-    CasePlan,
     Evaluated,
     Status,
     UserMetric,
@@ -29,15 +29,17 @@ from anyport.verify import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from anyport.build.parts import ProvenPart
     from anyport.build.plan import BuildPlan
+    from anyport.bundle import MetricEntry
     from anyport.compress.compression import Compression
     from anyport.compress.judging import Judge
     from anyport.compress.samples import Samples
     from anyport.recipe import Model
+    from anyport.runtime import Optimization
 
     Progress = Callable[[str, str], None]
 
@@ -83,11 +85,22 @@ def check_compression(plan: BuildPlan) -> None:
         if methods.count(method) > 1:
             raise UsageError(f"--compress {method} comes twice")
     calibrate = plan.description.calibrate
+    if calibrate is not None and calibrate.texts is not None and not is_folder(plan):
+        raise UsageError(
+            f"the texts of {calibrate.texts} go with a folder of pictures, not with '{calibrate.samples}'",
+            do="yield them in your function, or leave [calibrate] texts (--calibrate-texts) out",
+        )
     if methods and (calibrate is None or not calibrate.samples):
         raise UsageError(
             f"--compress {methods[0]} has no samples to be judged by",
             do="--calibrate calibrate.py:samples, a folder of pictures, or random; or [calibrate] samples",
         )
+
+
+def is_folder(plan: BuildPlan) -> bool:
+    """Say whether ``[calibrate] samples`` is a folder of pictures."""
+    samples = plan.description.calibrate.samples if plan.description.calibrate else ""
+    return bool(samples) and samples != RANDOM and (":" not in samples or (plan.folder / samples).is_dir())
 
 
 def check_user_files(plan: BuildPlan) -> None:
@@ -104,6 +117,9 @@ def check_user_files(plan: BuildPlan) -> None:
     evaluate, samples = description.evaluate, description.calibrate.samples if description.calibrate else ""
     if evaluate is not None and PART not in evaluate.function:
         UserMetric(evaluate.function, load_value(evaluate.function, plan.folder), evaluate.max_drop)
+    texts = description.calibrate.texts if description.calibrate else None
+    if texts is not None:
+        read_lines(str(plan.folder / texts))
     if PART in samples or samples == RANDOM or (plan.folder / samples).is_dir():
         return
     if ":" not in samples:
@@ -142,14 +158,44 @@ def compress_model(
         raise refused[0]
     evaluated = {part: one.evaluated for part, one in made.items()}
     metric = write_evaluated(proven[0].graph.path.parents[3], name, evaluated, cpu_flags())
-    graphs = {one.part.name: one.entry for one in proven} | {part: one.entry for part, one in made.items()}
-    steps = [step for one in proven for step in one.steps] + [one.step for one in made.values()]
     notes = [f"{part}: {one.note}" for part, one in made.items() if one.note]
-    unproven = [
-        f"{p.part.name}: {p.verdict.summary()}" for p in proven if p.verdict.status is not Status.PASS
-    ]
-    entry = VariantEntry(graphs, steps, not unproven, "; ".join([*unproven, *notes]), metric)
-    return Variant(entry, {part: one.found for part, one in made.items()})
+    return variant_of(proven, {part: (one.entry, one.found) for part, one in made.items()}, notes, metric)
+
+
+def variant_of(
+    proven: Sequence[ProvenPart],
+    made: Mapping[str, tuple[GraphEntry, Compression]],
+    notes: Sequence[str],
+    metric: MetricEntry,
+) -> Variant:
+    """Put a variant together: parts that are not compressed in it keep their exact graph.
+
+    Args:
+        proven: All parts.
+        made: Part -> its compressed graph, and what was kept.
+        notes: What a user must know; of parts whose exact graph is not proven it is said here.
+        metric: What the variant is worth.
+    """
+    graphs = {one.part.name: one.entry for one in proven} | {part: entry for part, (entry, _) in made.items()}
+    found = {part: one for part, (_, one) in made.items()}
+    steps = [step for one in proven for step in one.steps]
+    for part, one in found.items():
+        settings = {"part": part, "method": one.kept, "calibrated_on": one.calibrated_on}
+        steps.append(Step("compress", settings, one.evaluation.line()))
+    doubtful = [one for one in proven if one.verdict.status is not Status.PASS]
+    unproven = [f"{one.part.name}: {one.verdict.summary()}" for one in doubtful]
+    return Variant(VariantEntry(graphs, steps, not unproven, "; ".join([*unproven, *notes]), metric), found)
+
+
+@contextmanager
+def compressed_in(folder: Path) -> Iterator[Path]:
+    """Make the folder of a compressed graph; it goes again where none is kept."""
+    folder.mkdir()
+    try:
+        yield folder
+    except CompressError:
+        folder.rmdir()
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +205,6 @@ class _Made:
     entry: GraphEntry
     found: Compression
     evaluated: Evaluated
-    step: Step
     on_noise: bool
 
     @property
@@ -191,23 +236,14 @@ class _Compressor:
             CompressError: There is none.
         """
         name = variant_name(method)
-        folder = self._proven.graph.path.parents[1] / name
-        folder.mkdir()
-        try:
-            found, evaluated = self._kept(method, folder / self._proven.graph.path.name)
-        except CompressError:
-            folder.rmdir()
-            raise
+        graph = self._proven.graph.path
+        with compressed_in(graph.parents[1] / name) as folder:
+            found, evaluated = self._kept(method, folder / graph.name)
         on_noise = self._samples_text() == RANDOM
         warning = "   on RANDOM NUMBERS, not on your data" if on_noise else ""
         progress("compress", f"{self._part.name}   {found.summary()}{warning}")
-        entry = graph_entry(
-            self._part, name, read_graph(folder / self._proven.graph.path.name), found.optimization
-        )
-        settings = {"part": self._part.name, "method": found.kept, "calibrated_on": found.calibrated_on}
-        return _Made(
-            entry, found, evaluated, Step("compress", settings, evaluated.evaluation.line()), on_noise
-        )
+        entry = graph_entry(self._part, name, read_graph(folder / graph.name), found.optimization)
+        return _Made(entry, found, evaluated, on_noise)
 
     def _kept(self, method: str, output: Path) -> tuple[Compression, Evaluated]:
         methods = candidates(method, self._proven.graph.operators)
@@ -215,11 +251,11 @@ class _Compressor:
         judge = self._judge(judging)
         request = CompressRequest(
             method,
-            self._equality(),
+            recorded_equality(self._proven.recorder, self._proven.verdict, self._plan.settings.gates),
             judge,
             calibration,
             self._plan.description.build.prefer,
-            LEVELS if self._proven.simplification is None else (self._proven.optimization,),
+            levels_of(self._proven),
         )
         found = compress_graph(self._proven.graph.path, output, request)
         return found, Evaluated(judge.recording, found.evaluation)
@@ -239,10 +275,7 @@ class _Compressor:
         graph = (self._proven.graph.path, self._proven.optimization)
         return judge_by(graph, samples, signature, metrics, self._user)
 
-    def _equality(self) -> Equality:
-        """What proves the level at which the exact graph is fastest: the recorded answers of PyTorch."""
-        kept = self._proven.recorder.kept
-        plan = CasePlan(tuple(case for case, _ in kept), ()) if kept else self._proven.verdict.plan
-        answers = RecordedAnswers({case.name: answer for case, answer in kept}, plan)
-        reference = answers if kept else self._proven.recorder.reference
-        return Equality(self._proven.verdict.part, plan, self._plan.settings.gates, reference)
+
+def levels_of(proven: ProvenPart) -> tuple[Optimization, ...]:
+    """Return the levels that the exact graph may be opened at."""
+    return LEVELS if proven.simplification is None else (proven.optimization,)

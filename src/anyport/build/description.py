@@ -86,9 +86,11 @@ class CalibrateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         samples: ``calibrate.py:samples``, a folder of pictures, or ``random``.
+        texts: A file with one text on each line, cycled over the pictures: for a task that looks at both.
     """
 
     samples: str
+    texts: str | None = None
 
 
 class EvaluateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

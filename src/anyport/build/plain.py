@@ -177,7 +177,8 @@ def _verify_against_file(request: VerifyRequest, session: Session, signature: Si
             signature.dims,
             reference=other_path.name,
         )
-        plan = plan_cases(signature.inputs, signature.dims, sweep_settings(request.settings))
+        sweep = sweep_settings(request.settings)
+        plan = plan_cases(signature.inputs, signature.dims, sweep, (), signature.outputs)
         reference = SessionReference(other)
         verdict = compare(reference, session, plan, spec, request.settings.gates)
     finally:

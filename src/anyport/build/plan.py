@@ -11,6 +11,7 @@ from anyport.errors import UsageError
 from anyport.source import SourceRequest
 from anyport.verify import Gates
 
+_MORE: Final = ", more where many inputs need them"
 ALLOWED: Final = ("failed", "inconclusive")  # what a user may allow by name
 
 
@@ -20,7 +21,8 @@ class BuildSettings:
 
     Attributes:
         max_case_bytes: The largest inputs of one case of the verification.
-        max_cases: How many cases there are at most; one more for each input above the eighth.
+        max_cases: How many cases a part has at most; one more for each input above the eighth, and never
+            fewer than a verdict needs: three, and one for each input.
         seed: Of the random cases.
         gates: The user's own limits, beside the derived tolerance.
         allow: Verdicts that do not stop the build: ``inconclusive``, ``failed``. The manifest says so.
@@ -63,6 +65,7 @@ class BuildPlan:
     def __str__(self) -> str:
         """Return one line per step."""
         model, made = self.description.model, self.description.build
+        case_mib = self.settings.max_case_bytes >> 20
         lines = [
             f"source    {model.source}",
             *(f"lora      {text}" for text in model.adapters),
@@ -72,7 +75,7 @@ class BuildPlan:
             *(f"          dim    {name} = {text}" for name, text in self.description.dims.items()),
             *(f"          fix    {name} = {size}" for name, size in made.fix.items()),
             *(f"          custom operators of {table}" for table in [made.custom_ops] if table),
-            f"verify    at most {self.settings.max_cases} cases of {self.settings.max_case_bytes >> 20} MiB",
+            f"verify    at most {self.settings.max_cases} cases of {case_mib} MiB{_MORE}",
             *(f"simplify  {made.simplify}" for _ in [made.simplify] if made.simplify != NO_SIMPLIFIER),
             *(f"compress  {method}" for method in made.compress),
             f"write     {self.output.name}"

@@ -29,7 +29,8 @@ def recorder_of(part: Part, settings: BuildSettings, budget_bytes: int) -> Recor
     is kept. Whole numbers are never sampled: which score an index was chosen by shows in the whole only.
     """
     outputs = part.signature.outputs
-    n_cases = settings.max_cases + len(part.signature.inputs)
+    # all of --max-cases, or the user's own in half of them and those that a verdict needs (verify/sweep.py)
+    n_cases = max(settings.max_cases, (settings.max_cases + 1) // 2 + 3) + len(part.signature.inputs)
     element_bytes = sum(np.dtype(spec.dtype).itemsize for spec in outputs)
     is_sampled = all(spec.is_float for spec in outputs)
     # half of it: the other half is for the inputs that users give

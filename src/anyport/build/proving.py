@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from anyport.bundle.proof import sample_of
 from anyport.errors import SourceError
 from anyport.graph.convert import convert
+from anyport.graph.equality import Equality, RecordedAnswers
 from anyport.graph.expectations import expected_weights
 from anyport.graph.initializers import read_initializers
 from anyport.graph.inspect import inspect_onnx
@@ -16,6 +17,7 @@ from anyport.graph.localize import first_difference
 from anyport.runtime import SessionOptions, open_session
 from anyport.source.lines import first_line, user_line_of
 from anyport.verify import (
+    CasePlan,
     PartSpec,
     Status,
     SweepSettings,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from anyport.cases import Case
     from anyport.graph.capture import Capture
     from anyport.recipe import Part
-    from anyport.verify import Answer, Reference, Verdict
+    from anyport.verify import Answer, Gates, Reference, Verdict
 
 VARIANT: Final = "fp32"  # what an export is called
 
@@ -124,7 +126,7 @@ def verify_part(
     names = (part.name, VARIANT, signature.inputs, signature.outputs, signature.dims)
     spec = PartSpec(*names, command=settings.show_command)
     sweep = sweep_settings(settings, captured.sizes, part.max_case_bytes)
-    plan = plan_cases(signature.inputs, signature.dims, sweep, given_cases(part))
+    plan = plan_cases(signature.inputs, signature.dims, sweep, given_cases(part), signature.outputs)
     session = open_session(model, SessionOptions(libraries=settings.libraries))
     try:
         verdict = compare(reference, session, plan, spec, settings.gates)
@@ -152,6 +154,23 @@ def _localized(verdict: Verdict, part: Part, captured: Capture, model: Path) -> 
     except Exception as err:  # noqa: BLE001  (the verdict stands; only where it begins is not known)
         return replace(verdict, origin=f"where it begins was not found: {first_line(err)}")
     return replace(verdict, origin=str(found) if found else "no single module's output differs")
+
+
+def recorded_equality(recorder: Recorder, verdict: Verdict, gates: Gates) -> Equality:
+    """Return what a rewritten form of a proven graph is held against: PyTorch's answers, as far as kept.
+
+    Args:
+        recorder: Of the verification of the export.
+        verdict: What it found.
+        gates: The user's own limits.
+    """
+    kept = recorder.kept
+    if not kept:
+        return Equality(verdict.part, verdict.plan, gates, recorder.reference)
+    plan = CasePlan(tuple(case for case, _ in kept), ())
+    answers = RecordedAnswers({case.name: answer for case, answer in kept}, plan)
+    # the verdict of the export has shown the power of all its cases; these are some of them
+    return Equality(verdict.part, plan, gates, answers, shows_power=False)
 
 
 def sweep_settings(

@@ -78,7 +78,7 @@ def reprove(graphs: Sequence[NewGraph], part: Part, settings: BuildSettings) -> 
     captured = capture(part)
     signature, cases = part.signature, given_cases(part)
     sweep = sweep_settings(settings, captured.sizes, part.max_case_bytes)
-    plan = plan_cases(signature.inputs, signature.dims, sweep, cases)
+    plan = plan_cases(signature.inputs, signature.dims, sweep, cases, signature.outputs)
     recorder = Recorder(TorchReference(part), PROOF_BYTES)
     verdicts: list[Verdict] = []
     for graph in graphs:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from anyport.build.description import NO_SIMPLIFIER
+from anyport.build.proving import recorded_equality
 from anyport.bundle import Step
-from anyport.graph.equality import Equality, RecordedAnswers
 from anyport.graph.expectations import expected_weights
 from anyport.graph.initializers import read_initializers
 from anyport.graph.simplifiers import SIMPLIFIERS, simplifiers_named
 from anyport.graph.simplify import SimplifySettings, simplify_graph
 from anyport.graph.storing import read_graph
-from anyport.verify import CasePlan, account_weights
+from anyport.verify import account_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,15 +101,8 @@ def simplify_proven(
         progress: Called with one line when it is done.
     """
     expected = expected_weights(known.captured.program)
-    kept = known.recorder.kept
-    plan = CasePlan(tuple(case for case, _ in kept), ()) if kept else verdict.plan
-    equality = Equality(
-        verdict.part,
-        plan,
-        known.gates,
-        RecordedAnswers({case.name: answer for case, answer in kept}, plan)
-        if kept
-        else known.recorder.reference,
+    equality = replace(
+        recorded_equality(known.recorder, verdict, known.gates),
         account=lambda path: account_weights(expected, read_initializers(path)).leg(),
     )
     found = simplify_graph(graph.path, equality, settings)

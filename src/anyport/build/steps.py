@@ -25,6 +25,7 @@ from anyport.build.provenance import created_at, provenance_of
 from anyport.build.proving import VARIANT, read_cases_once
 from anyport.build.report import machine_report
 from anyport.build.simplifying import simplify_settings
+from anyport.build.task_compressing import check_task_samples, compress_task, is_task_judged
 from anyport.build.task_proving import ask_original, prove_task
 from anyport.bundle import (
     FORMAT,
@@ -114,6 +115,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     check_user_files(plan)
     with Staging.open(plan.output, force=plan.settings.force) as staging:
         model = load_model(plan, progress)
+        check_task_samples(model, plan)
         asked = ask_original(model, plan, progress)
         write_assets(staging.folder, model.assets)
         proven = []
@@ -159,7 +161,8 @@ def check_words(plan: BuildPlan) -> None:
 def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     """Load the model and lay the user's words over what the recipe says."""
     table = plan.description.model
-    model = _fixed(find_model(plan.request), plan.description.build.fix, progress)
+    model = find_model(plan.request).built_for(table.task)
+    model = _fixed(model, plan.description.build.fix, progress)
     # a mistake in the user's cases is told before the export, which takes longer
     model = replace(model, parts=tuple(read_cases_once(part) for part in model.parts))
     task = table.task or model.task
@@ -169,8 +172,12 @@ def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     elif settings:
         raise UsageError("settings are given, and no task that they are for", do='task = "classify", say')
     model = replace(model, name=table.name or model.name, task=task, settings=settings)
-    n_parameters = sum(p.numel() for part in model.parts for p in part.module.parameters())
+    # parts may share weights, such as the embeddings of two encoders
+    weights = {id(weight): weight for part in model.parts for weight in part.module.parameters()}
+    n_parameters = sum(weight.numel() for weight in weights.values())
     progress("source", f"{model.name}, {n_parameters / 1e6:.2f} M parameters   {model.source}")
+    for text in model.warnings:
+        progress("warning", text)
     return model
 
 
@@ -191,7 +198,8 @@ def _compressed(
     for method in plan.description.build.compress:
         name = variant_name(method)
         try:
-            made[name] = compress_model(model, proven, plan, method, progress)
+            compress = compress_task if is_task_judged(model, plan) else compress_model
+            made[name] = compress(model, proven, plan, method, progress)
         except CompressError as err:
             made[name] = err
             progress("compress", f"{name} IS NOT WRITTEN   {err.what}")

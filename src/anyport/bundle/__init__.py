@@ -9,8 +9,10 @@ from anyport.bundle.lossy import (
     LossyPart,
     LossyProof,
     LossyRun,
+    LossyTask,
     OutputMetric,
     read_lossy_proof,
+    read_lossy_task,
     write_lossy_proof,
 )
 from anyport.bundle.manifest import (
@@ -54,6 +56,7 @@ __all__ = [
     "LossyPart",
     "LossyProof",
     "LossyRun",
+    "LossyTask",
     "Manifest",
     "MetricEntry",
     "ModelFacts",
@@ -83,6 +86,7 @@ __all__ = [
     "pack",
     "read_header",
     "read_lossy_proof",
+    "read_lossy_task",
     "read_proof",
     "read_tensor",
     "seal_bundle",

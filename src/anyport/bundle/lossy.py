@@ -8,6 +8,8 @@ What an INT8 graph answers depends on the instructions of the processor, so ther
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -22,7 +24,7 @@ from anyport.bundle.tensorfile import DTYPES, TensorFileWriter, dtype_code
 from anyport.errors import BundleError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import KeysView, Mapping
+    from collections.abc import Collection, KeysView, Mapping
     from pathlib import Path
 
     from anyport.bundle.manifest import PartEntry
@@ -73,16 +75,30 @@ class LossyPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs: Annotated[list[LossyRun], msgspec.Meta(min_length=1, max_length=MAX_RUNS)]
 
 
-class LossyProof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LossyTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole task, where a model of several parts is judged by what they do together.
+
+    Attributes:
+        parts: Those whose graph is lossy.
+        judged: How every output of the task's trial (`anyport.task.trials`) is judged, and its samples.
+    """
+
+    parts: Annotated[list[str], msgspec.Meta(min_length=1)]
+    judged: LossyPart
+
+
+class LossyProof(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The proof of one lossy variant.
 
     Attributes:
         parts: Every part whose graph is lossy. The others are proven by ``proof/cases.json``.
         isa: The instruction sets of the processor that found the values.
+        task: In the place of ``parts``, which is empty then.
     """
 
     parts: dict[str, LossyPart]
     isa: list[str]
+    task: LossyTask | None = None
 
 
 def write_lossy_proof(
@@ -119,11 +135,88 @@ def write_lossy_proof(
 def read_lossy_proof(bundle: Bundle, variant: str) -> tuple[LossyProof, StoredArrays]:
     """Read the proof of a lossy variant and check it against the manifest; no array is read yet.
 
+    Args:
+        bundle: Stays the caller's to close.
+        variant: Its name; one that is judged part by part.
+
     Raises:
         BundleError: It is missing, speaks of other tensors than the parts have, or says something else than
             the manifest.
-        UsageError: There is no such variant, or it is not lossy.
+        UsageError: There is no such variant, it is not lossy, or its task judges (`read_lossy_task`).
     """
+    _, proof, arrays = _read(bundle, variant)
+    where, json_file = str(bundle.path), lossy_files(variant)[0]
+    if proof.task is not None:
+        raise UsageError(f"{shown(variant)} is judged by its task as a whole", where=where)
+    for name, part in proof.parts.items():
+        reason = _part_fault(part, bundle.manifest.parts[name], arrays.entries)
+        if reason is not None:
+            raise BundleError(f"{json_file}: part {name}: {reason}", where=where)
+    return proof, arrays
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTask:
+    """The proof of a variant whose task is judged as a whole; what the task takes and gives is not known yet.
+
+    Attributes:
+        parts: Those whose graph is lossy.
+        n_declared: How many samples the manifest says there are.
+        arrays: By key; no array is read yet.
+        place: What messages call the proof.
+        where: The bundle.
+    """
+
+    parts: tuple[str, ...]
+    n_declared: int
+    arrays: StoredArrays
+    place: str
+    where: str
+    _judged: LossyPart
+
+    def judged(self, form: PartEntry, run: Collection[str]) -> LossyPart:
+        """Return how every output of the task's trial is judged, and by which samples.
+
+        Args:
+            form: What the trial takes and gives.
+            run: The parts that it runs: on any other it would say nothing.
+
+        Raises:
+            BundleError: The proof speaks of other tensors, or of a part that is not run.
+        """
+        idle = sorted(set(self.parts) - set(run))
+        fault = f"it judges the part {shown(idle[0])}, which the task does not run" if idle else None
+        fault = fault or _part_fault(self._judged, form, self.arrays.entries)
+        if fault is not None:
+            raise BundleError(f"{self.place}: {fault}", where=self.where)
+        return self._judged
+
+
+def read_lossy_task(bundle: Bundle, variant: str) -> StoredTask:
+    """Read the proof of a variant whose task is judged as a whole; see `read_lossy_proof`.
+
+    Raises:
+        BundleError: It is missing, names a part twice, or says something else than the manifest.
+        UsageError: There is no such variant, it is not lossy, or its parts are judged one by one.
+    """
+    entry, proof, arrays = _read(bundle, variant)
+    where, place = f"{bundle.path}, variant {variant}", f"{lossy_files(variant)[0]}: task"
+    found = proof.task
+    if found is None:
+        raise UsageError(f"{shown(variant)} is judged part by part", where=str(bundle.path))
+    strange = sorted(set(found.parts) - set(bundle.manifest.parts))
+    if strange:
+        raise BundleError(
+            f"{place}: it speaks of the part {shown(strange[0])}, which is not there", where=where
+        )
+    [(name, n), *_] = Counter(found.parts).most_common(1)
+    if n > 1:
+        raise BundleError(f"{place}: it names the part {shown(name)} {n} times", where=where)
+    return StoredTask(tuple(found.parts), entry.n_samples, arrays, place, where, found.judged)
+
+
+def _read(bundle: Bundle, variant: str) -> tuple[MetricEntry, LossyProof, StoredArrays]:
+    """Read what both kinds of proof have in common."""
     where = str(bundle.path)
     variants = bundle.manifest.variants
     entry = variants[variant].metric if variant in variants else None
@@ -134,36 +227,49 @@ def read_lossy_proof(bundle: Bundle, variant: str) -> tuple[LossyProof, StoredAr
         )
     json_file, arrays_file = lossy_files(variant)
     proof = decode_json(bundle.read_bytes(json_file), LossyProof, json_file, where)
-    arrays = StoredArrays(bundle.file(arrays_file))
-    _check_keys(proof, arrays.entries.keys(), arrays_file, where)
+    if proof.task is not None and proof.parts:
+        alone = f"the part {shown(min(proof.parts))} alone"
+        raise BundleError(f"{json_file}: task: it is judged as a whole, and {alone}", where=where)
     fault = _entry_fault(entry, proof)
     if fault is not None:
         raise BundleError(f"{json_file}: {fault}", where=where)
-    for name, part in proof.parts.items():
-        if name not in bundle.manifest.parts:
-            raise BundleError(
-                f"{json_file} speaks of the part {shown(name)}, which is not there", where=where
-            )
-        reason = _part_fault(part, bundle.manifest.parts[name], arrays.entries)
-        if reason is not None:
-            raise BundleError(f"{json_file}: part {name}: {reason}", where=where)
-    return proof, arrays
+    strange = sorted(set(proof.parts) - set(bundle.manifest.parts))
+    if strange:
+        raise BundleError(
+            f"{json_file} speaks of the part {shown(strange[0])}, which is not there", where=where
+        )
+    arrays = StoredArrays(bundle.file(arrays_file))
+    _check_keys(proof, arrays.entries.keys(), arrays_file, where)
+    return entry, proof, arrays
+
+
+def _judged(proof: LossyProof) -> list[LossyPart]:
+    return [*proof.parts.values(), *([proof.task.judged] if proof.task is not None else [])]
 
 
 def _check_keys(proof: LossyProof, keys: KeysView[str], file: str, where: str) -> None:
-    runs = [run for part in proof.parts.values() for run in part.runs]
-    wanted = {key for run in runs for keys_of in (run.inputs, run.answers) for key in keys_of.values()}
-    for verb, names in (("lacks", wanted - keys), ("has an unused", keys - wanted)):
+    """Refuse arrays that are missing, unused, or in two places: few samples would look like many."""
+    runs = [run for part in _judged(proof) for run in part.runs]
+    used = Counter(key for run in runs for named in (run.inputs, run.answers) for key in named.values())
+    twice = {key for key, n in used.items() if n > 1}
+    faults = (
+        ("lacks", used.keys() - keys),
+        ("has an unused", keys - used.keys()),
+        ("uses twice the", twice),
+    )
+    for verb, names in faults:
         if names:
             raise BundleError(f"{file} {verb} array {shown(min(names))}", where=where)
 
 
 def _entry_fault(entry: MetricEntry, proof: LossyProof) -> str | None:
     """Say where the manifest and the proof differ: one of the two was exchanged."""
-    part = proof.parts.get(entry.part)
+    whole = proof.task.judged if proof.task is not None else None
+    part = proof.parts.get(entry.part) if entry.part else whole
     own = part.outputs.get(entry.output) if part is not None else None
     if own is None:
-        judged = f"output {shown(entry.output)} of part {shown(entry.part)}"
+        place = f"part {shown(entry.part)}" if entry.part else "the whole task"
+        judged = f"output {shown(entry.output)} of {place}"
         return f"it does not judge {judged}, as the manifest says"
     pairs = (
         ("metric", own.metric, entry.metric),

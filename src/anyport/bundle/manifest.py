@@ -95,14 +95,15 @@ class MetricEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a lossy variant was found to be worth; ``proof/<variant>.json`` has all outputs, and the samples.
 
     Attributes:
-        part: Where it has the least room …
+        part: Where it has the least room, empty where the task is judged as a whole …
         output: … and for which output.
         metric: By which metric: ``top-1``, ``cosine`` or ``psnr``.
         value: What was found when the bundle was built; larger is better.
         allowance: The least value that passes, on any machine.
         n_samples: By how many samples each output is judged, or more.
         isa: The instruction sets of the processor that found it; another may answer otherwise.
-        note: What the user's own metric said, such as ``accuracy 98.9 % -> 98.8 %``.
+        note: What the user's own metric said, such as ``accuracy 98.9 % -> 98.8 %``; of a whole task, how
+            many texts are wholly equal, and the least cosine between what the parts answer.
     """
 
     part: str
@@ -354,7 +355,18 @@ def _check_lossy(name: str, manifest: Manifest, listed: set[str], where: str | N
             f"{MANIFEST_NAME}: a lossy variant cannot be called {shown(name)}, as the exact proof is",
             where=where,
         )
-    if metric is not None and metric.output not in getattr(manifest.parts.get(metric.part), "outputs", ()):
+    if metric is not None and not metric.output:
+        raise BundleError(f"{MANIFEST_NAME}: the metric of variant {name} names no output", where=where)
+    if metric is not None and not metric.part and manifest.task is None:
+        raise BundleError(
+            f"{MANIFEST_NAME}: the metric of variant {name} is of the whole task, and there is none",
+            where=where,
+        )
+    if (
+        metric is not None
+        and metric.part
+        and metric.output not in getattr(manifest.parts.get(metric.part), "outputs", ())
+    ):
         raise BundleError(
             f"{MANIFEST_NAME}: the metric of variant {name} is of output {shown(metric.output)} of part "
             f"{shown(metric.part)}, which is not there",

@@ -7,7 +7,7 @@ and those inputs that no generator makes. Any machine can run them again without
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -127,6 +127,20 @@ def sample_of(array: np.ndarray, n_elements: int) -> np.ndarray:
     """
     flat = array.reshape(-1)
     return flat[np.arange(n_elements, dtype=np.int64) * flat.size // n_elements].copy()
+
+
+def index_in_whole(place: int, n_elements: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return where an element of a sample lies in the array that the sample was taken of.
+
+    >>> index_in_whole(3, 4, [2, 5])
+    (1, 2)
+
+    Args:
+        place: In the sample.
+        n_elements: Of the sample.
+        shape: Of the whole.
+    """
+    return tuple(int(i) for i in np.unravel_index(place * math.prod(shape) // n_elements, tuple(shape)))
 
 
 def write_proof(folder: Path, proof: Proof, arrays: Mapping[str, np.ndarray]) -> None:

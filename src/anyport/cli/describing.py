@@ -25,7 +25,11 @@ _FACTS: Final = ("name", "version", "task", "author", "license", "trained_at", "
 def checking_options(function: _F) -> _F:
     """Add the options that say how a comparison is done."""
     options = (
-        click.option("--max-cases", type=int, help="At most this many cases.  [default: 40]"),
+        click.option(
+            "--max-cases",
+            type=int,
+            help="At most this many cases, more where many inputs need them.  [default: 40]",
+        ),
         click.option(
             "--max-case-bytes", type=SizeType(), help="Largest inputs of one case.  [default: 64MiB]"
         ),
@@ -49,11 +53,24 @@ def checking_options(function: _F) -> _F:
 
 
 def describing_options(function: _F) -> _F:
-    """Add the options that describe a model and its export."""
+    """Add the options that describe a model and its export, and say where that goes."""
     options = (
         click.option(
             "-o", "--out", "out", required=True, type=click.Path(path_type=Path), help="Where it goes."
         ),
+        model_options,
+        click.option("--dry-run", is_flag=True, help="Show the plan, do nothing."),
+        force_option,
+        checking_options,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def model_options(function: _F) -> _F:
+    """Add the options that describe a model."""
+    options = (
         click.option(
             "--input", "inputs", multiple=True, metavar="NAME=TENSOR", help="x=float32[batch,3,h,w]"
         ),
@@ -78,9 +95,6 @@ def describing_options(function: _F) -> _F:
         click.option(
             "--custom-op", "custom_ops", metavar="FILE.py:TABLE", help="Your own operators in ONNX."
         ),
-        click.option("--dry-run", is_flag=True, help="Show the plan, do nothing."),
-        force_option,
-        checking_options,
     )
     for option in reversed(options):
         function = option(function)
@@ -100,6 +114,7 @@ def variant_options(function: _F) -> _F:
         click.option(
             "--calibrate", metavar="SAMPLES", help="calibrate.py:samples, a folder of pictures, random"
         ),
+        click.option("--calibrate-texts", metavar="FILE", help="One text on each line, for those pictures."),
         click.option("--evaluate", metavar="FILE.py:FUNCTION", help="Your metric: accuracy(run) -> float."),
         click.option(
             "--metric", "metrics", multiple=True, metavar="OUTPUT=METRIC", help="top-1, cosine:0.99, psnr"
@@ -155,8 +170,12 @@ def _lay_data(words: dict[str, Any], chosen: dict[str, Any]) -> None:
     """Lay the options over ``[calibrate]``, ``[evaluate]`` and ``[metrics]``."""
     from anyport.tensors import pairs
 
-    if chosen.get("calibrate") is not None:
-        words["calibrate"] = {"samples": chosen["calibrate"]}
+    given = {"samples": chosen.get("calibrate"), "texts": chosen.get("calibrate_texts")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and "samples" not in words.get("calibrate", {}) | given:
+        raise UsageError("--calibrate-texts go with pictures", do="name their folder: --calibrate photos/")
+    if given:
+        words["calibrate"] = words.get("calibrate", {}) | given
     if chosen.get("metrics"):
         words["metrics"] = words.get("metrics", {}) | pairs(chosen["metrics"], "--metric")
     given = {"function": chosen.get("evaluate"), "max_drop": chosen.get("max_drop")}

@@ -1,14 +1,18 @@
 """The frame around every verb: finding it, printing errors, the exit code.
 
-Exit codes: 0 fine, 1 a check failed, 2 wrong use, 70 a mistake in anyport (sysexits.h), 130 interrupted.
+Exit codes: 0 fine, 1 a check failed, 2 wrong use, 70 a mistake in anyport (sysexits.h), 130 interrupted, 143
+terminated (SIGTERM); both end in order, as an error does.
 With ``--json`` standard output holds one JSON document in every case, the error if there is one.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import traceback
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -18,11 +22,16 @@ from anyport.cli.verbs import VERBS
 from anyport.errors import AnyportError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 WRONG_USE: Final = 2
 OUR_MISTAKE: Final = 70
 INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+
+class _Terminated(BaseException):
+    """SIGTERM, on its way up; no `Exception`, as `KeyboardInterrupt` is none."""
 
 
 class VerbGroup(click.Group):
@@ -92,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
     try:
-        code = anyport.main(words, prog_name="anyport", standalone_mode=False)
+        with _ending_in_order():
+            code = anyport.main(words, prog_name="anyport", standalone_mode=False)
     except AnyportError as err:
         _print_error(err, as_json=as_json)
         return err.exit_code
@@ -102,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED
+    except _Terminated:
+        click.echo("terminated", err=True)
+        return TERMINATED
     except Exception as err:  # noqa: BLE001 -- the edge of the process: an exit code of its own
         traceback.print_exc()
         if as_json:
@@ -109,6 +122,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo("this is a mistake in anyport; please report it with the lines above", err=True)
         return OUR_MISTAKE
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM, which services and CI send, unwind the program as Ctrl-C does; else nothing is cleaned up.
+
+    Where somebody has a handler already (or ignores it), and in other threads, it is left alone.
+    """
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the cleaning up
+    raise _Terminated
 
 
 def show_json(record: dict[str, Any]) -> None:

@@ -18,7 +18,9 @@ from anyport.cli.reweighting import ReweightWords, settings_of
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The new bundle.")
 @click.option("--against", metavar="SOURCE", help="Prove it with PyTorch: model.py:load, a project folder.")
 @click.option("--version", metavar="X.Y.Z", help="Of the new bundle.  [default: the next patch]")
-@click.option("--max-cases", type=int, help="At most this many cases.  [default: 40]")
+@click.option(
+    "--max-cases", type=int, help="At most this many cases, more where many inputs need them.  [default: 40]"
+)
 @click.option("--seed", type=int, help="Of the random cases.  [default: 0]")
 @library_option
 @force_option

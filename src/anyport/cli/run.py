@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 -- a dataclass field
+from typing import TYPE_CHECKING
 
 import click
 
+from anyport.cli.counting import counting
 from anyport.cli.frame import show_json
 from anyport.cli.options import SizeType, gathered, json_option, library_option
 from anyport.cli.taskoptions import TaskCommand, chosen_graphs, chosen_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +56,29 @@ def command(words: Words) -> None:
         words.provider, words.threads, words.memory_limit_bytes, libraries=words.libraries
     )
     context = click.get_current_context()
-    options = TaskOptions(words.variant, session=session, progress=_told)
-    with task_of(chosen_graphs(context), options) as task:
-        found = task.answer(words.inputs, chosen_options(context))
+    chosen = chosen_options(context)
+    with counting(is_wanted=not words.as_json) as progress:
+        options = TaskOptions(words.variant, session=session, progress=progress)
+        with task_of(chosen_graphs(context), options) as task:
+            if chosen.get("stream") and not words.as_json:
+                _show_pieces(task.pieces(words.inputs, chosen))
+                return
+            found = task.answer(words.inputs, chosen)
     if words.as_json:
         show_json(found.record)
-    else:
-        click.echo("\n".join(found.lines))
+        return
+    click.echo("\n".join(found.lines))
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
 
 
-def _told(text: str) -> None:
-    click.echo(f"  {text}", err=True)
+def _show_pieces(pieces: Iterator[str]) -> None:
+    """Print a text while it is written: nothing before its first piece, a line end whatever happens then."""
+    indent = "  "
+    try:
+        for piece in pieces:
+            click.echo(f"{indent}{piece}", nl=False)  # echo flushes
+            indent = ""
+    finally:
+        if not indent:
+            click.echo()

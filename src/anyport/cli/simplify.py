@@ -22,7 +22,9 @@ from anyport.cli.simplifying import SimplifyWords, checked, equality_of, setting
 @click.option("--against", metavar="SOURCE", help="Hold it against PyTorch: model.py:load.")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=TENSOR", help="ids=int64[batch,n] 0..999")
 @click.option("--dim", "dims", multiple=True, metavar="NAME=SIZES", help="batch=1..64")
-@click.option("--max-cases", type=int, help="At most this many cases.  [default: 40]")
+@click.option(
+    "--max-cases", type=int, help="At most this many cases, more where many inputs need them.  [default: 40]"
+)
 @click.option("--seed", type=int, help="Of the random cases.  [default: 0]")
 @force_option
 @json_option

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from anyport.errors import UsageError
+from anyport.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from msgspec import inspect, structs
@@ -28,7 +30,12 @@ class TaskCommand(click.Command):
         if bundle is not None:
             ctx.meta[_GRAPHS] = _open(ctx, bundle)
             ctx.meta[_OPTIONS] = _options_of(ctx.meta[_GRAPHS])
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as err:
+            if bundle is None:
+                raise
+            raise _explained(err, ctx, bundle) from err
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the command's own options and those of the task."""
@@ -62,6 +69,19 @@ def chosen_graphs(ctx: click.Context) -> Graphs:
     """Return the open bundle: a zip is unpacked once only."""
     graphs: Graphs = ctx.meta[_GRAPHS]
     return graphs
+
+
+def _explained(err: click.UsageError, ctx: click.Context, bundle: str) -> UsageError:
+    what = err.format_message().rstrip(".")
+    if isinstance(err, click.NoSuchOption):
+        from anyport.task.opening import TENSORS
+
+        # without the dashes, which make '--json' of '--question'
+        word, known = err.option_name.lstrip("-"), [name.lstrip("-") for name in err.possibilities or ()]
+        near = did_you_mean(word, known) if get_close_matches(word, known) else ""
+        task = chosen_graphs(ctx).task or TENSORS
+        what = f"the task '{task}' of {bundle} has no option '{err.option_name}'{near}"
+    return UsageError(what, do=f"{ctx.command_path} {shlex.quote(bundle)} --help")
 
 
 def _open(ctx: click.Context, bundle: str) -> Graphs:
@@ -116,11 +136,20 @@ def _kinds(described: inspect.Type) -> list[inspect.Type]:
 def _click_type(kind: inspect.Type) -> click.ParamType[Any] | None:
     from msgspec import inspect
 
+    if isinstance(kind, inspect.LiteralType):
+        return click.Choice([str(value) for value in kind.values])
     if isinstance(kind, inspect.IntType):
-        return click.IntRange(kind.ge, kind.le)
+        return click.INT if kind.ge is None and kind.le is None else click.IntRange(kind.ge, kind.le)
     if isinstance(kind, inspect.FloatType):
-        return click.FloatRange(kind.ge, kind.le)
+        return _float_type(kind)
     return None if isinstance(kind, inspect.BoolType) else click.STRING
+
+
+def _float_type(kind: inspect.FloatType) -> click.ParamType[Any]:
+    least, most = (kind.gt if kind.ge is None else kind.ge), (kind.lt if kind.le is None else kind.le)
+    if least is None and most is None:
+        return click.FLOAT
+    return click.FloatRange(least, most, min_open=kind.gt is not None, max_open=kind.lt is not None)
 
 
 def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:  # noqa: ANN401 -- click's signature

@@ -26,6 +26,7 @@ VERBS: Final[Mapping[str, Verb]] = {  # sorted; nothing is imported before it is
     "export": Verb("anyport.cli.export", "Make a proven .onnx file of a PyTorch model."),
     "inspect": Verb("anyport.cli.inspect", "Show what a bundle or an .onnx file holds."),
     "pack": Verb("anyport.cli.pack", "Put a bundle into one zip file."),
+    "plan": Verb("anyport.cli.plan", "Say what a build would need, before anything is loaded."),
     "recipes": Verb("anyport.cli.recipes", "List the model families that need no description."),
     "reweight": Verb("anyport.cli.reweight", "Put new weights under the graph of a bundle."),
     "run": Verb("anyport.cli.run", "Run a bundle on pictures or arrays."),

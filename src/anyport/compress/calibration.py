@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from anyport.compress.methods import MinMax
 from anyport.compress.ranges import N_BINS, Histogram, Range, chosen_range
-from anyport.compress.samples import number_of
+from anyport.compress.samples import words_for
 from anyport.errors import CompressError
 from anyport.graph.rewriting import load_graph
 from anyport.graph.storing import write_model
@@ -117,9 +117,8 @@ def _extremes(calibration: Calibration, names: Sequence[str]) -> tuple[dict[str,
 def _not_finite(calibration: Calibration, place: int, what: str, seen: Range | None = None) -> CompressError:
     is_hidden = seen is None or bool(np.isfinite([seen.low, seen.high]).all())
     said = "it holds NaN" if seen is None or is_hidden else f"from {seen.low} to {seen.high}"
-    number = number_of(calibration.samples, place)
     return CompressError(
-        f"{what} is not finite in sample {number} of '{calibration.samples.name}': {said}",
+        f"{what} is not finite in {words_for(calibration.samples, place)}: {said}",
         do="leave out the samples that the model has no answer to",
     )
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 RANDOM: Final = "random"
 MAX_EVALUATION: Final = 256
 _N_RANDOM: Final = 128
-_N_CALIBRATION: Final = 64
+N_CALIBRATION: Final = 64
 _LEAST_CALIBRATION: Final = 8
 _SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _PICTURE_AXES: Final = 4
@@ -54,6 +54,15 @@ class Samples(Protocol):
         ...
 
 
+@runtime_checkable
+class FileSamples(Protocol):
+    """Samples that are made of files, one each."""
+
+    def file(self, number: int) -> Path:
+        """Return the file of a sample, counted from 0."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PictureSamples:
     """The pictures of a folder and the folders in it, one for each run, in the order of their paths."""
@@ -66,6 +75,10 @@ class PictureSamples:
     def __len__(self) -> int:
         """How many there are."""
         return len(self.paths)
+
+    def file(self, number: int) -> Path:
+        """Return the picture of a sample, counted from 0."""
+        return self.paths[number]
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         """Read one after the other."""
@@ -199,24 +212,16 @@ def divide(
     Raises:
         InputError: They are too few; that is said before anything is made of them.
     """
-    calibration, judging = split(samples, _N_CALIBRATION if needs_samples(methods) else 0)
+    calibration, judging = split(samples, N_CALIBRATION if needs_samples(methods) else 0)
     if len(judging) >= MIN_SAMPLES or _count(judging, signature) >= MIN_SAMPLES:
         return (calibration if len(calibration) else None), judging
-    least = MIN_SAMPLES + (_LEAST_CALIBRATION if len(calibration) else 0)
     n_samples = _count(samples, signature)
-    if n_samples >= least:
-        raise InputError(
-            f"{n_samples} samples of {samples.name} leave {_count(judging, signature)} to judge by, "
-            f"{MIN_SAMPLES} are needed",
-            where=f"they come in {len(samples)} batches",
-            do="give more, or smaller batches",
-        )
+    check_number(n_samples, samples.name, with_ranges=bool(len(calibration)))
     raise InputError(
-        f"{n_samples} samples of {samples.name} are too few, {least} are needed",
-        where=f"{_LEAST_CALIBRATION} set the ranges, {MIN_SAMPLES} others judge"
-        if len(calibration)
-        else None,
-        do="give more, of the kind that users will send",
+        f"{n_samples} samples of {samples.name} leave {_count(judging, signature)} to judge by, "
+        f"{MIN_SAMPLES} are needed",
+        where=f"they come in {len(samples)} batches",
+        do="give more, or smaller batches",
     )
 
 
@@ -228,12 +233,18 @@ def _count(samples: Samples, signature: Signature) -> int:
     return sum(len(feeds[batched[0]]) if batched else 1 for feeds in samples)
 
 
-def number_of(samples: Samples, place: int) -> int:
-    """Return the number that a sample has, from 1, among all that the user gave."""
-    return sorted(samples.places)[place] + 1 if isinstance(samples, Share) else place + 1
+def words_for(samples: Samples, place: int) -> str:
+    """Name a sample so that the user finds it: its file, else its number, from 1, among all given."""
+    whole, number = samples, place
+    while isinstance(whole, Share):
+        number = sorted(whole.places)[number]
+        whole = whole.whole
+    if isinstance(whole, FileSamples):
+        return f"'{whole.file(number)}'"
+    return f"sample {number + 1} of '{samples.name}'"
 
 
-def split(samples: Samples, n_calibration: int = _N_CALIBRATION) -> tuple[Samples, Samples]:
+def split(samples: Samples, n_calibration: int = N_CALIBRATION) -> tuple[Samples, Samples]:
     """Divide samples into those that set the ranges and those, others, that judge the result.
 
     The former are spread evenly, and at most half of all; fewer where that leaves `MIN_SAMPLES` to judge by;
@@ -287,6 +298,20 @@ def _from_function(text: str, signature: Signature, folder: Path) -> FunctionSam
 def _from_folder(
     text: str, signature: Signature, folder: Path, settings: Mapping[str, Any] | None
 ) -> PictureSamples:
+    paths = pictures_in(folder, text)
+    spec = _picture_input(signature, text)
+    words = {name: value for name, value in (settings or {}).items() if name in _picture_words()}
+    said = "" if words else ", pixels / 255 for want of settings"
+    found = _settings(words, spec, text)
+    return PictureSamples(f"{text} ({len(paths)} pictures{said})", paths, spec, found)
+
+
+def pictures_in(folder: Path, text: str) -> tuple[Path, ...]:
+    """Return the pictures of a folder and the folders in it, in the order of their paths.
+
+    Raises:
+        InputError: There is no such folder, or no picture in it; ``text`` is what messages call it.
+    """
     if not folder.is_dir():
         raise InputError(
             f"there is no folder '{text}'",
@@ -295,11 +320,22 @@ def _from_folder(
     paths = tuple(sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()))
     if not paths:
         raise InputError(f"folder '{text}' holds no pictures", do=f"give {', '.join(sorted(_SUFFIXES))}")
-    spec = _picture_input(signature, text)
-    words = {name: value for name, value in (settings or {}).items() if name in _picture_words()}
-    said = "" if words else ", pixels / 255 for want of settings"
-    found = _settings(words, spec, text)
-    return PictureSamples(f"{text} ({len(paths)} pictures{said})", paths, spec, found)
+    return paths
+
+
+def check_number(n_samples: int, name: str, *, with_ranges: bool) -> None:
+    """Refuse samples that are too few to judge by, and to set ranges where that is needed.
+
+    Raises:
+        InputError: They are.
+    """
+    least = MIN_SAMPLES + (_LEAST_CALIBRATION if with_ranges else 0)
+    if n_samples < least:
+        raise InputError(
+            f"{n_samples} samples of {name} are too few, {least} are needed",
+            where=f"{_LEAST_CALIBRATION} set the ranges, {MIN_SAMPLES} others judge" if with_ranges else None,
+            do="give more, of the kind that users will send",
+        )
 
 
 def _picture_input(signature: Signature, text: str) -> TensorSpec:

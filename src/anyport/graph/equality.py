@@ -5,7 +5,7 @@ The reference computes its answers first and is closed, so that never more than 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from anyport.bundle.disk import size_text
@@ -35,6 +35,8 @@ class Equality:
         reference: Who knows the right answers; by default the original graph without optimizations.
         timed: The case that is timed; by default the one that ``anyport bench`` times.
         account: Whether a file has all weights of the model; without it only the answers are compared.
+        shows_power: The cases must show that every input and output counts; not so where they are some of
+            those that showed it before.
     """
 
     part: PartSpec
@@ -43,6 +45,7 @@ class Equality:
     reference: Reference | None = None
     timed: Case | None = None
     account: Callable[[Path], Leg] | None = None
+    shows_power: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,8 @@ class Judge:
             return Judgement("unproven", reason=err.what)
         finally:
             session.close()
+        if not self._equality.shows_power:
+            verdict = replace(verdict, legs=tuple(leg for leg in verdict.legs if leg.name != "power"))
         return _judgement(self._accounted(verdict, path), level)
 
     def _accounted(self, verdict: Verdict, path: Path) -> Verdict:

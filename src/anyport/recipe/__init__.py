@@ -3,13 +3,14 @@
 A family is found by the ``architectures`` entry of the checkpoint's ``config.json``.
 """
 
-from anyport.recipe.part import AdaptableRecipe, Model, Part, Recipe
+from anyport.recipe.part import AdaptableRecipe, Model, OtherTask, Part, Recipe
 from anyport.recipe.table import RECIPES, RecipeEntry, recipe_for, recipe_for_file
 
 __all__ = [
     "RECIPES",
     "AdaptableRecipe",
     "Model",
+    "OtherTask",
     "Part",
     "Recipe",
     "RecipeEntry",

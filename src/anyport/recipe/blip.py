@@ -13,18 +13,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport.errors import SourceError
-from anyport.recipe.blip_assets import TOKENIZER, TextRules, picture_settings, read_tokenizer, text_settings
+from anyport.recipe.blip_assets import (
+    TOKENIZER,
+    TextRules,
+    assumed_pictures,
+    picture_settings,
+    read_tokenizer,
+    text_settings,
+)
 from anyport.recipe.blip_cases import with_cases
 from anyport.recipe.blip_original import listed, load_original
 from anyport.recipe.blip_parts import answer_parts, caption_parts, match_parts, sizes_of
-from anyport.recipe.part import Model
+from anyport.recipe.part import Model, OtherTask, check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from anyport.recipe.blip_original import Device
     from anyport.recipe.blip_parts import Sizes
     from anyport.recipe.part import Part
 
+_EMBEDDING: Final = frozenset(
+    {"vision_encoder", "text_encoder", "multimodal_encoder", "image_projection", "text_projection"}
+)
 _MAX_NEW_TOKENS: Final = 20  # transformers' own default for the length of what is generated
 
 
@@ -49,12 +60,34 @@ def load(checkpoint: str | Path) -> Model:
     Raises:
         SourceError: The checkpoint is not whole, or not of this family; it names the weights.
     """
+    return _taken_apart(checkpoint, "cpu")
+
+
+def outline(checkpoint: str | Path) -> Model:
+    """Take a checkpoint apart without its weights: the modules are on torch's meta device.
+
+    Raises:
+        SourceError: The checkpoint is not of this family; of a ``.pth`` file also: it is not whole.
+    """
+    return _taken_apart(checkpoint, "meta")
+
+
+def _taken_apart(checkpoint: str | Path, device: Device) -> Model:
     path = Path(checkpoint)
     if path.suffix == ".pth":
-        original = load_original(path)
+        original = load_original(path, device)
+        _check_numbers(original.module, path.name, device)
         model = model_from_module(original.module, path.parent, str(path), original.rules)
         return replace(model, name=path.stem.lower())
-    return model_from_module(_from_transformers(checkpoint), checkpoint, str(checkpoint), TextRules())
+    module = _from_transformers(checkpoint, device)
+    _check_numbers(module, path.name, device)
+    model = model_from_module(module, checkpoint, str(checkpoint), TextRules())
+    return replace(model, warnings=assumed_pictures(checkpoint, model.settings["picture"]))
+
+
+def _check_numbers(module: Any, name: str, device: Device) -> None:
+    if device != "meta":
+        check_finite(module, name)
 
 
 def model_from_module(module: Any, files: str | Path, source: str, rules: TextRules) -> Model:
@@ -81,10 +114,18 @@ def model_from_module(module: Any, files: str | Path, source: str, rules: TextRu
         task=kind.task,
         settings=settings,
         assets={TOKENIZER: tokenizer},
+        others={"embed": _features(settings, tokenizer, module, rules)} if kind.task == "match" else {},
     )
 
 
-def _from_transformers(checkpoint: str | Path) -> Any:
+def _features(settings: Mapping[str, Any], tokenizer: bytes, module: Any, rules: TextRules) -> OtherTask:
+    """Return the feature extractor: the parts of matching without the ITM head."""
+    start = rules.multimodal_start if rules.feature_start is None else rules.feature_start
+    words = text_settings(tokenizer, module.config.text_config, replace(rules, multimodal_start=start))
+    return OtherTask(_EMBEDDING, {**settings, "text": words})
+
+
+def _from_transformers(checkpoint: str | Path, device: Device) -> Any:
     import torch
     import transformers
 
@@ -92,6 +133,9 @@ def _from_transformers(checkpoint: str | Path) -> Any:
     architecture = (config.architectures or [""])[0]
     if architecture not in _KINDS:
         raise SourceError(f"'{architecture}' is no BLIP model (known: {', '.join(_KINDS)})")
+    if device == "meta":
+        with torch.device("meta"):
+            return getattr(transformers, architecture)(config).eval()
     with _quiet():
         module, found = getattr(transformers, architecture).from_pretrained(
             checkpoint, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
@@ -105,12 +149,15 @@ def _quiet() -> Iterator[None]:
     """Keep transformers' report to itself: what is wrong with a checkpoint is an error here."""
     from transformers.utils import logging as reports
 
-    level = reports.get_verbosity()
+    level, has_bar = reports.get_verbosity(), reports.is_progress_bar_enabled()
     reports.set_verbosity(logging.ERROR)
+    reports.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         reports.set_verbosity(level)
+        if has_bar:
+            reports.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _check_whole(found: Mapping[str, Any], architecture: str, name: str) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport.errors import SourceError, require
+from anyport.recipe.part import assumption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TOKENIZER: Final = "assets/tokenizer.json"  # where it lies in a bundle
 _FIRST_TOKEN: Final = "[CLS]"  # noqa: S105  (a token of a vocabulary)
+_PROCESSORS: Final = ("preprocessor_config.json", "processor_config.json")
+_AGAIN: Final = "download the checkpoint again; all files must come from one version of it"
 # what the processor does where its file is silent (transformers 5.23, image_processing_pil_blip.py), and what
 # the files of Salesforce/blip-* say
 _DEFAULTS: Final[Mapping[str, Any]] = {
@@ -35,10 +38,12 @@ class TextRules:
 
     Attributes:
         multimodal_start: First token of a text that is read together with a picture; ``None`` is as alone.
+        feature_start: The same, where it is read for its features; ``None`` is as ``multimodal_start``.
         prompt: Words that every caption begins with.
     """
 
     multimodal_start: int | None = None
+    feature_start: int | None = None
     prompt: str = ""
 
 
@@ -93,16 +98,32 @@ def open_tokenizer(content: bytes) -> Any:
 
 
 def _is_lower(checkpoint: str | Path) -> bool:
-    found = find_file(checkpoint, "tokenizer_config.json")
-    words: Mapping[str, Any] = {} if found is None else json.loads(found.read_text(encoding="utf-8"))
-    return bool(words.get("do_lower_case", True))
+    return bool(_read_object(find_file(checkpoint, "tokenizer_config.json")).get("do_lower_case", True))
+
+
+def _read_object(path: Path | None) -> Mapping[str, Any]:
+    """Return what a JSON file says; nothing if there is none."""
+    if path is None:
+        return {}
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:  # UnicodeDecodeError is one, too
+        raise SourceError(f"{path.name} is no JSON: {err}", do=_AGAIN) from err
+    if not isinstance(words, dict):
+        raise SourceError(f"{path.name} holds a {type(words).__name__}, not an object", do=_AGAIN)
+    return words
 
 
 def _tokenizer_of_words(path: Path, *, is_lower: bool) -> bytes:
     """Make a tokenizer as BERT's: one token a line, its id is the number of the line."""
     tokenizers = require("tokenizers", extra="text", step="a BLIP checkpoint")
     # not splitlines: a token may be a line separator of Unicode
-    words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    try:
+        words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as err:
+        raise SourceError(
+            f"{path.name} is no UTF-8 text: {err.reason} at byte {err.start}", do=_AGAIN
+        ) from err
     vocabulary = {word: number for number, word in enumerate(words)}
     if len(vocabulary) != len(words) or "[UNK]" not in vocabulary or _FIRST_TOKEN not in vocabulary:
         raise SourceError(
@@ -117,15 +138,10 @@ def text_settings(tokenizer: bytes, text_config: Any, rules: TextRules) -> dict[
     """Return the ``text`` settings of the tasks.
 
     Raises:
-        SourceError: The tokenizer has tokens that the network does not know.
+        SourceError: The tokenizer is that of another network, as far as their sizes and marks tell.
     """
     words = open_tokenizer(tokenizer)
-    n_words = words.get_vocab_size()
-    if n_words > text_config.vocab_size:
-        raise SourceError(
-            f"the tokenizer has {n_words} tokens, the network knows {text_config.vocab_size}",
-            do="give the tokenizer that belongs to this checkpoint",
-        )
+    _check_vocabulary(words, text_config)
     start = words.token_to_id(_FIRST_TOKEN)
     return {
         "tokenizer": TOKENIZER,
@@ -136,6 +152,30 @@ def text_settings(tokenizer: bytes, text_config: Any, rules: TextRules) -> dict[
         "pad": text_config.pad_token_id,
         "max_length": text_config.max_position_embeddings,
     }
+
+
+def _check_vocabulary(words: Any, text_config: Any) -> None:
+    n_words, n_known = words.get_vocab_size(), text_config.vocab_size
+    do = "give the tokenizer that belongs to this checkpoint"
+    if n_words > n_known:
+        raise SourceError(f"the tokenizer has {n_words} tokens, the network knows {n_known}", do=do)
+    for mark, token in (("[SEP]", text_config.sep_token_id), ("[PAD]", text_config.pad_token_id)):
+        found = words.token_to_id(mark)
+        if found not in {None, token}:
+            raise SourceError(f"{mark} is token {found} of the tokenizer, and {token} of the network", do=do)
+
+
+def assumed_pictures(checkpoint: str | Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a warning where no file says how pictures are prepared; nothing where one does.
+
+    Args:
+        checkpoint: As for `picture_settings`. The original ``.pth`` files never have such a file: their own
+            code says the same.
+        settings: What `picture_settings` made of it.
+    """
+    if find_file(checkpoint, *_PROCESSORS) is not None:
+        return ()
+    return (assumption(settings, "Salesforce/blip-*"),)
 
 
 def picture_settings(checkpoint: str | Path, size: int) -> dict[str, Any]:
@@ -149,8 +189,8 @@ def picture_settings(checkpoint: str | Path, size: int) -> dict[str, Any]:
     Raises:
         SourceError: The file speaks of another size, or of steps that BLIP's processor has not.
     """
-    found = find_file(checkpoint, "preprocessor_config.json", "processor_config.json")
-    written: Mapping[str, Any] = {} if found is None else json.loads(found.read_text(encoding="utf-8"))
+    found = find_file(checkpoint, *_PROCESSORS)
+    written = _read_object(found)
     known = {**_DEFAULTS, **written.get("image_processor", written)}
     name = found.name if found else "preprocessor_config.json"
     _check_processor(known, name, size)

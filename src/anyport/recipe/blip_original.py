@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import pickle  # noqa: TID251  (its error alone: what torch raises when a file holds more than weights)
 import re
+import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 import transformers
@@ -22,6 +23,8 @@ from anyport.recipe.blip_assets import TextRules
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+Device = Literal["cpu", "meta"]
 
 _HEAD_SIZE: Final = 64
 _BOS: Final = 30522  # [DEC], the first token that the original adds to those of bert-base-uncased
@@ -65,24 +68,30 @@ class Original:
     rules: TextRules
 
 
-def load_original(path: Path) -> Original:
+def load_original(path: Path, device: Device = "cpu") -> Original:
     """Load a ``.pth`` file of salesforce/BLIP; nothing in it is run.
+
+    Args:
+        path: The file.
+        device: On ``meta`` only names and shapes are read, and the module has no weights.
 
     Raises:
         SourceError: It is no such file, or weights are missing or unknown; they are named.
     """
-    weights = _read(path)
+    weights = _read(path, device)
     architecture, is_pretrained = _kind_of(weights, path.name)
     config = _config_of(weights, path.name)
     # a pretrained checkpoint has a decoder as well, whose encoder is what the features come from
     used = {k: v for k, v in weights.items() if not (is_pretrained and k.startswith("text_decoder."))}
-    # not on the meta device: buffers that no checkpoint has, such as positions, would stay there
-    module = getattr(transformers, architecture)(config)
+    # on the meta device buffers that no checkpoint has, such as positions, stay there: it is for an outline
+    with torch.device(device):
+        module = getattr(transformers, architecture)(config)
     mapped = {renamed(key): value for key, value in used.items() if not _LEFT_OUT.search(key)}
     _fill(module, mapped, f"'{path.name}' as {architecture}")
     reads_both = architecture == "BlipForQuestionAnswering" or is_pretrained
     rules = TextRules(
         multimodal_start=_ENC if reads_both else None,
+        feature_start=_ENC,  # blip_feature_extractor of models/blip.py, whatever the checkpoint
         prompt=_PROMPT if architecture == "BlipForConditionalGeneration" else "",
     )
     return Original(module.eval(), rules)
@@ -100,10 +109,11 @@ def renamed(key: str) -> str:
     return key
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, device: Device) -> dict[str, Tensor]:
+    is_mapped = device == "meta" and zipfile.is_zipfile(path)  # then no weight is read
     try:
         # weights_only refuses everything but tensors and plain containers
-        content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+        content = torch.load(path, map_location=device, mmap=is_mapped, weights_only=True)  # noqa: TID251
     except FileNotFoundError as err:
         raise SourceError(f"there is no file '{path.name}'") from err
     except (pickle.UnpicklingError, EOFError, RuntimeError, OSError, ValueError, KeyError) as err:

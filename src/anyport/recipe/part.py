@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+
+from anyport.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from anyport.recipe.adapters import Adapter
     from anyport.task.rehearsals import TaskAnswer, TaskRequest
     from anyport.tensors import Signature
+
+
+_SHOWN_WEIGHTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,19 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherTask:
+    """A task that some of a model's parts can run, beside the model's own.
+
+    Attributes:
+        parts: Their names.
+        settings: Of that task.
+    """
+
+    parts: frozenset[str]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model taken apart: its parts, and what the task around them needs.
 
@@ -59,6 +77,8 @@ class Model:
         assets: Files that the task reads: path below ``assets/`` -> content.
         task_cases: Requests for the whole task, and what the original program answers them, made anew at each
             call; given the settings, which the user may have changed.
+        others: Further tasks that it can be built for, by name.
+        warnings: What was assumed of the checkpoint, one line each; a build tells it.
     """
 
     name: str
@@ -68,13 +88,29 @@ class Model:
     settings: Mapping[str, Any] = field(default_factory=dict)
     assets: Mapping[str, bytes] = field(default_factory=dict)
     task_cases: Callable[[Mapping[str, Any]], Iterable[tuple[TaskRequest, TaskAnswer]]] | None = None
+    others: Mapping[str, OtherTask] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def built_for(self, task: str | None) -> Model:
+        """Return the model with the parts and settings of another of its tasks; itself for any other word."""
+        if task is None or task not in self.others:
+            return self
+        other = self.others[task]
+        parts = tuple(part for part in self.parts if part.name in other.parts)
+        return replace(self, task=task, parts=parts, settings=other.settings, others={})
 
 
 class Recipe(Protocol):
-    """The knowledge of one model family: a module of this room with this function."""
+    """The knowledge of one model family: a module of this room with these functions."""
 
     def load(self, checkpoint: str | Path) -> Model:
         """Load a checkpoint (a folder, or a Hugging Face id) and take it apart."""
+
+    def outline(self, checkpoint: str | Path) -> Model:
+        """Return what `load` returns, with the modules on torch's meta device: no weight is read.
+
+        Only shapes may be asked of it: its cases (``Part.given``) cannot be made.
+        """
 
 
 @runtime_checkable
@@ -83,3 +119,47 @@ class AdaptableRecipe(Recipe, Protocol):
 
     def load_adapted(self, checkpoint: str | Path, adapters: Sequence[Adapter]) -> Model:
         """Load a checkpoint, merge adapters into it, one after the other, and take it apart."""
+
+
+def check_finite(module: nn.Module, name: str) -> None:
+    """Refuse a checkpoint with weights that are NaN or infinite: a build would find it out minutes later.
+
+    Args:
+        module: With the weights of the checkpoint; each is read once.
+        name: What the message calls the checkpoint.
+
+    Raises:
+        SourceError: Naming the weights, and how many of their numbers are wrong.
+    """
+    wrong = {
+        key: f"{int((~weight.isfinite()).sum())} of {weight.numel()}"
+        for named in (module.named_parameters(), module.named_buffers())
+        for key, weight in named
+        if weight.is_floating_point() and not bool(weight.isfinite().all())
+    }
+    if not wrong:
+        return
+    shown = ", ".join(f"'{key}' ({wrong[key]})" for key in list(wrong)[:_SHOWN_WEIGHTS])
+    more = f" and {len(wrong) - _SHOWN_WEIGHTS} more" if len(wrong) > _SHOWN_WEIGHTS else ""
+    noun = "a weight whose numbers are" if len(wrong) == 1 else f"{len(wrong)} weights whose numbers are"
+    raise SourceError(
+        f"'{name}' has {noun} NaN or infinite: {shown}{more}",
+        do="take an earlier checkpoint of the training, or download it again",
+    )
+
+
+def assumption(settings: Mapping[str, Any], published: str) -> str:
+    """Return the warning for a checkpoint that does not say how its pictures are prepared.
+
+    Args:
+        settings: The picture settings that are assumed.
+        published: Whose they are.
+    """
+    size = settings.get("size") or settings["crop"]
+    numbers = "; ".join(
+        f"{key} {', '.join(f'{value:.4g}' for value in settings[key])}" for key in ("mean", "std")
+    )
+    return (
+        f"no preprocessor_config.json: pictures are prepared as {published} do: {settings['resample']} to "
+        f"{size[0]} x {size[1]}, {numbers}"
+    )

@@ -22,7 +22,7 @@ from anyport.recipe.qwen_edit_original import OriginalPipeline
 from anyport.recipe.qwen_edit_parts import Networks, edit_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from anyport.recipe.adapters import Adapter
     from anyport.recipe.part import Part
@@ -58,10 +58,34 @@ def load_adapted(checkpoint: str | Path, adapters: Sequence[Adapter]) -> Model:
         MissingExtraError: diffusers is not installed.
         SourceError: As for `load`; or an adapter is none, or of another model.
     """
+    folder = _checked(checkpoint)
+    return _taken_apart(checkpoint, folder, adapters, _component)
+
+
+def outline(checkpoint: str | Path) -> Model:
+    """Return what `load` returns, with the networks on torch's meta device: no weight is read.
+
+    Raises:
+        MissingExtraError: diffusers is not installed.
+        SourceError: As for `load`, but for what only the weights can tell.
+    """
+    return _taken_apart(checkpoint, _checked(checkpoint), (), _shape_of)
+
+
+def _checked(checkpoint: str | Path) -> Path:
     require("diffusers", extra="edit", step="a pipeline of diffusers")
     folder = open_folder(checkpoint)
     check_configs(folder)
-    networks = Networks(**{name: _component(folder, name) for name in _COMPONENTS})
+    return folder
+
+
+def _taken_apart(
+    checkpoint: str | Path,
+    folder: Path,
+    adapters: Sequence[Adapter],
+    component: Callable[[Path, str], Any],
+) -> Model:
+    networks = Networks(**{name: component(folder, name) for name in _COMPONENTS})
     tokenizer = read_tokenizer(folder)
     pipeline = read_json(folder / INDEX)["_class_name"]
     settings = edit_settings(folder, networks, pipeline, tokenizer)
@@ -90,11 +114,27 @@ def _with_widening(part: Part, folder: Path) -> Part:
     )
 
 
+def _class_of(name: str) -> tuple[str, Any]:
+    """Return the package and the class of a component."""
+    package, _, cls = _COMPONENTS[name].partition(".")
+    return package, getattr(require(package, extra="edit", step="a pipeline of diffusers"), cls)
+
+
+def _shape_of(folder: Path, name: str) -> Any:
+    """Return a component as its configuration says, without memory for its weights."""
+    import torch
+
+    package, cls = _class_of(name)
+    with torch.device("meta"), _quiet():
+        if package == "transformers":
+            return cls(cls.config_class.from_pretrained(folder / name, local_files_only=True)).eval()
+        return cls.from_config(cls.load_config(folder / name, local_files_only=True)).eval()
+
+
 def _component(folder: Path, name: str) -> Any:
     import torch
 
-    package, _, cls = _COMPONENTS[name].partition(".")
-    loader = getattr(require(package, extra="edit", step="a pipeline of diffusers"), cls)
+    package, loader = _class_of(name)
     word = "dtype" if package == "transformers" else "torch_dtype"
     with _quiet():
         module, found = loader.from_pretrained(

@@ -11,10 +11,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from anyport.errors import SourceError
-from anyport.recipe.part import Model, Part
+from anyport.recipe.part import Model, Part, assumption, check_finite
 from anyport.tensors import Signature, dim, tensor
 
 if TYPE_CHECKING:
@@ -49,7 +50,21 @@ def load(checkpoint: str | Path) -> Model:
     from transformers import ResNetForImageClassification
 
     module: nn.Module = ResNetForImageClassification.from_pretrained(checkpoint)
+    check_finite(module, Path(checkpoint).name)
     return model_from_module(module.eval(), _processor_settings(checkpoint), str(checkpoint))
+
+
+def outline(checkpoint: str | Path) -> Model:
+    """Take a checkpoint apart without its weights: the module is on torch's meta device.
+
+    Raises:
+        SourceError: Its processor is of an unknown kind.
+    """
+    from transformers import AutoConfig, ResNetForImageClassification
+
+    with torch.device("meta"):
+        module: nn.Module = ResNetForImageClassification(AutoConfig.from_pretrained(checkpoint))
+    return model_from_module(module.train(mode=False), _processor_settings(checkpoint), str(checkpoint))
 
 
 def model_from_module(module: Any, processor: Mapping[str, Any], source: str) -> Model:
@@ -70,12 +85,14 @@ def model_from_module(module: Any, processor: Mapping[str, Any], source: str) ->
     )
     labels = [str(module.config.id2label[i]) for i in range(n_labels)]
     name = Path(source).name.lower()
+    pictures = task_settings(processor, size)
     return Model(
         name=name,
         source=Path(source).name if Path(source).exists() else source,
         parts=(Part("network", Logits(module).eval(), signature),),
         task="classify",
-        settings={"labels": labels} | task_settings(processor, size),
+        settings={"labels": labels} | pictures,
+        warnings=() if processor else (assumption(pictures, "microsoft/resnet-*"),),
     )
 
 

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from anyport.bundle import Bundle, GraphFile, Step
     from anyport.report.line import Judge
+    from anyport.report.runs import Runs
     from anyport.runtime import Session, SessionOptions
     from anyport.runtime.graphfile import ModelFacts
+    from anyport.verify import Verdict
 
     Opener = Callable[[GraphFile, SessionOptions], Session]
 
@@ -104,31 +106,29 @@ def release_checklist(
     """
     chosen = settings or CheckSettings()
     variant = bundle.manifest.default_variant if chosen.variant is None else chosen.variant
-    by_part = {}
+    runs = {}
     for part in bundle.manifest.parts:
         chosen.progress("checklist", f"part {part}, variant {variant}")
-        checked = check_part(bundle, part, variant, (chosen, open_graph))
-        by_part[part] = [judge(checked).named(name) for name, judge in LINES]
+        runs[part] = run_part(bundle, bundle.graph_file(part, variant), chosen, open_graph)
+    # all parts at once: a variant that is judged by its task has one measurement, however many parts it has
+    verdicts = verify_bundle(bundle, lambda one: open_graph(one, runs[one.part_name].options), variant)
+    by_part = {}
+    for verdict in verdicts:
+        checked = _checked(bundle, verdict, runs[verdict.part.name])
+        by_part[verdict.part.name] = [judge(checked).named(name) for name, judge in LINES]
     lines = tuple(merged(list(by_part), column) for column in zip(*by_part.values(), strict=True))
     return Checklist(bundle.path.name, variant, lines)
 
 
-def check_part(bundle: Bundle, part: str, variant: str, how: tuple[CheckSettings, Opener]) -> Checked:
+def _checked(bundle: Bundle, verdict: Verdict, runs: Runs) -> Checked:
     """Gather everything that the lines judge about one part."""
-    settings, open_graph = how
-    graph = bundle.graph_file(part, variant)
-    model = _read(graph)
-    others = {
-        name: _read(bundle.graph_file(part, name)) for name in bundle.manifest.variants if name != variant
-    }
-    runs = run_part(bundle, graph, settings, open_graph)
-    options = runs.options
-    [verdict] = verify_bundle(bundle, lambda one: open_graph(one, options), variant, part)
+    part, variant = verdict.part.name, verdict.part.variant
+    graph, others = bundle.graph_file(part, variant), set(bundle.manifest.variants) - {variant}
     return Checked(
         bundle=bundle,
         graph=graph,
-        model=model,
-        others=others,
+        model=_read(graph),
+        others={name: _read(bundle.graph_file(part, name)) for name in sorted(others)},
         steps={
             name: steps_of(part, entry.steps, list(bundle.manifest.parts))
             for name, entry in bundle.manifest.variants.items()

@@ -1,9 +1,18 @@
 """Finding and loading a PyTorch model, and running it as the reference."""
 
 from anyport.source.adapter import Adapter, check_eval_mode
-from anyport.source.finding import SourceRequest, find_model, load_function, load_module, load_value
+from anyport.source.finding import (
+    SourceRequest,
+    checkpoint_of,
+    find_model,
+    load_function,
+    load_module,
+    load_value,
+    outline_model,
+)
 from anyport.source.ranges import Ranges, find_ranges
 from anyport.source.running import TorchReference, TorchSession
+from anyport.source.weightfiles import WeightFiles, weight_files
 
 __all__ = [
     "Adapter",
@@ -11,10 +20,14 @@ __all__ = [
     "SourceRequest",
     "TorchReference",
     "TorchSession",
+    "WeightFiles",
     "check_eval_mode",
+    "checkpoint_of",
     "find_model",
     "find_ranges",
     "load_function",
     "load_module",
     "load_value",
+    "outline_model",
+    "weight_files",
 ]

@@ -22,6 +22,7 @@ from anyport.errors import SourceError, UsageError, did_you_mean
 from anyport.recipe import RECIPES, AdaptableRecipe, Model, Part, recipe_for, recipe_for_file
 from anyport.recipe.adapters import adapter_from
 from anyport.source.lines import first_line, is_users, user_line_of
+from anyport.source.weightfiles import weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -83,13 +84,32 @@ def find_model(request: SourceRequest) -> Model:
             source=_public_name(request.text),
             parts=(Part("network", module, request.signature, request.arguments, given=given),),
         )
-    model = _from_recipe(request)
+    recipe, checkpoint = _recipe_for(request)
+    model = _loaded(_loader(recipe, request), checkpoint, request.text)
     if given is None:
         return model
     if len(model.parts) == 1:
         return replace(model, parts=(replace(model.parts[0], given=given),))
     sort = partial(_of_part, given, [part.name for part in model.parts])
     return replace(model, parts=tuple(replace(part, given=partial(sort, part)) for part in model.parts))
+
+
+def outline_model(request: SourceRequest) -> Model:
+    """Find the model that a source names, and read no weight: its modules are on torch's meta device.
+
+    A function is called as in a build, for only it knows what it makes: what it loads is loaded.
+
+    Raises:
+        SourceError: It is not there, some of its files are not, or it is no ``nn.Module``.
+        UsageError: A module without a recipe has no declared inputs and outputs.
+    """
+    if _is_function(request.text) or request.text.endswith(".py"):
+        model = find_model(request)
+        for part in model.parts:
+            part.module.to("meta")
+        return model
+    recipe, checkpoint = _recipe_for(request)
+    return _loaded(recipe.outline, checkpoint, request.text)
 
 
 def _of_part(
@@ -253,32 +273,48 @@ def _public_name(text: str) -> str:
     return f"{Path(place).name}:{name}" if place.endswith(".py") else text
 
 
-def _from_recipe(request: SourceRequest) -> Model:
+def checkpoint_of(request: SourceRequest) -> str | Path | None:
+    """Return the folder, file or Hugging Face id that a source is; ``None`` for a function."""
+    if _is_function(request.text):
+        return None
     place = request.folder / request.text
-    checkpoint: str | Path = place if place.is_dir() else request.text
-    if (recipe := recipe_for_file(place.suffix)) is not None and not place.is_dir():
-        return _loaded(recipe, place, request)
+    return place if place.is_dir() or recipe_for_file(place.suffix) is not None else request.text
+
+
+def _recipe_for(request: SourceRequest) -> tuple[Recipe, str | Path]:
+    """Return the recipe of a checkpoint, and the checkpoint, none of whose files is missing."""
+    checkpoint = checkpoint_of(request) or request.text
+    if isinstance(checkpoint, Path) and not checkpoint.is_dir():
+        recipe = recipe_for_file(checkpoint.suffix)
+        return cast("Recipe", recipe), checkpoint
     architecture = _architecture(checkpoint)
-    recipe = recipe_for(architecture)
-    if recipe is None:
+    found = recipe_for(architecture)
+    if found is None:
         known = ", ".join(sorted(a for entry in RECIPES.values() for a in entry.architectures))
         raise SourceError(
             f"no recipe knows the architecture '{architecture}' (known: {known})",
             do="give a function that returns the module: file.py:function, with --input and --output",
         )
-    return _loaded(recipe, checkpoint, request)
+    if isinstance(checkpoint, Path):
+        weight_files(checkpoint)  # a missing file is told before anything long starts
+    return found, checkpoint
 
 
-def _loaded(recipe: Recipe, checkpoint: str | Path, request: SourceRequest) -> Model:
+def _loader(recipe: Recipe, request: SourceRequest) -> Callable[[str | Path], Model]:
+    """Return what loads a checkpoint, with the adapters that are asked for."""
     adapters = [adapter_from(text, request.folder) for text in request.adapters]
+    if not adapters:
+        return recipe.load
+    if not isinstance(recipe, AdaptableRecipe):
+        raise UsageError(f"no LoRA can be merged into '{request.text}'", do="merge it with its own tools")
+    return partial(recipe.load_adapted, adapters=adapters)
+
+
+def _loaded(take_apart: Callable[[str | Path], Model], checkpoint: str | Path, text: str) -> Model:
     try:
-        if not adapters:
-            return recipe.load(checkpoint)
-        if not isinstance(recipe, AdaptableRecipe):
-            raise UsageError(f"no LoRA can be merged into '{request.text}'", do="merge it with its own tools")
-        return recipe.load_adapted(checkpoint, adapters)
+        return take_apart(checkpoint)
     except (OSError, ValueError, RuntimeError) as err:
-        raise SourceError(f"'{request.text}' does not load: {first_line(err)}") from err
+        raise SourceError(f"'{text}' does not load: {first_line(err)}") from err
 
 
 def _architecture(checkpoint: str | Path) -> str:

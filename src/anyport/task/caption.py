@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import numpy as np
 
 from anyport.errors import UsageError
-from anyport.task.part_forms import OpenParts, known_parts
-from anyport.task.picture_settings import fitted_pictures
+from anyport.task.part_forms import known_parts
 from anyport.task.task import Printout, TaskOptions, settings_from
-from anyport.task.text_writer import Sight, TextWriter, WritingOptions, writer_settings
-from anyport.task.texts import TextReader, words_for_each
-from anyport.task.vision import VisionEncoder
-from anyport.task.written_texts import WrittenText, shown_texts
+from anyport.task.text_writer import Sight, WritingOptions, check_streamed, writer_settings
+from anyport.task.texts import words_for_each
+from anyport.task.writing import Row, WritingTask, only_picture, refuse_stream
+from anyport.task.written_texts import TextSoFar, WrittenText, new_words, shown_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from anyport.task.graphs import Graphs
     from anyport.task.picture_settings import FittedPicture
     from anyport.task.pictures import Picture
-    from anyport.task.text_writer import WriterSettings
     from anyport.tensors import Signature
 
 _PARTS: Final = ("vision_encoder", "cross_keys", "text_decoder")
@@ -38,39 +35,12 @@ class Options(WritingOptions, frozen=True, forbid_unknown_fields=True, kw_only=T
     ) = None
 
 
-@dataclass(frozen=True, slots=True)
-class CaptionSoFar:
-    """A caption while it is written: the token that came last, and the text up to it."""
-
-    token_id: int
-    text: str
-
-
-class Captioner:
+class Captioner(WritingTask):
     """A bundle that describes pictures; a context manager.
 
     Attributes:
         settings: How pictures and words are prepared, and how text is written where the user does not say.
     """
-
-    def __init__(self, graphs: Graphs, settings: WriterSettings, options: TaskOptions) -> None:
-        self.settings = settings
-        self._reader = TextReader(graphs, settings.text, "the task 'caption'")
-        self._parts = OpenParts(graphs, _PARTS, options)
-        self._vision = VisionEncoder(self._parts, settings.picture)
-        self._writer = TextWriter(self._parts, settings, self._reader)
-
-    def __enter__(self) -> Self:
-        """Return the task itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
-
-    def close(self) -> None:
-        """Give back the sessions and the bundle; a second call does nothing."""
-        self._parts.close()
 
     def caption(
         self,
@@ -100,23 +70,15 @@ class Captioner:
             SessionError: The runtime failed, or its numbers are not finite.
         """
         chosen = how or self.settings.generation.how
-        fitted = fitted_pictures(pictures, self.settings.picture, "caption")
-        prompts = self._prompts(prompt, [one.name for one in fitted], chosen, truncate=truncate)
-        n_at_a_time = self._writer.n_at_a_time(chosen)
-        found: list[WrittenText] = []
-        for start in range(0, len(fitted), n_at_a_time):
-            some, begun = fitted[start : start + n_at_a_time], prompts[start : start + n_at_a_time]
-            written = self._writer.write(self._sight(some), begun, chosen)
-            found += [
-                WrittenText.of(one.name, (*prompt_tokens, *text.tokens), text, self._reader)
-                for one, prompt_tokens, text in zip(some, begun, written, strict=True)
-            ]
-        return found
+        rows = self._rows(self._fitted(pictures, "caption"), prompt, chosen, truncate=truncate)
+        return self._write(rows, chosen, self._sight)
 
     def stream(
         self, picture: Picture, prompt: str | None = None, how: Generation | None = None
-    ) -> Iterator[CaptionSoFar]:
+    ) -> Iterator[TextSoFar]:
         """Describe one picture, token by token.
+
+        Everything is read and checked by this call; what it returns computes as it is asked.
 
         Raises:
             InputError: The picture or prompt cannot be read.
@@ -124,39 +86,53 @@ class Captioner:
             UsageError: With beams there is nothing to show before the end.
         """
         chosen = how or self.settings.generation.how
-        fitted = fitted_pictures([picture], self.settings.picture, "stream")
-        [begun] = self._prompts(prompt, [fitted[0].name], chosen, truncate=False)
-        tokens = list(begun)
-        for one in self._writer.stream(self._sight(fitted), [begun], chosen):
-            tokens.append(one.token)
-            yield CaptionSoFar(one.token, self._reader.words(tokens))
+        check_streamed(chosen)
+        [row] = self._rows(self._fitted([picture], "stream"), prompt, chosen, truncate=False)
+        return self._watch(row, chosen, self._sight)
 
     def answer(self, words: Sequence[str], options: Mapping[str, Any]) -> Printout:
         """Describe the files that a command line names; see `anyport.task.task.Task`."""
+        chosen, how = self._asked_for(words, options)
+        refuse_stream(chosen)
+        found = self.caption(list(words), chosen.prompt, how, truncate=chosen.truncate)
+        return shown_texts("caption", found, "prompt")
+
+    def pieces(self, words: Sequence[str], options: Mapping[str, Any]) -> Iterator[str]:
+        """Describe the one file that a command line names, piece by piece."""
+        chosen, how = self._asked_for(words, options)
+        found = self.stream(only_picture(words, chosen), chosen.prompt, how)
+        return new_words(one.text for one in found)
+
+    def _asked_for(self, words: Sequence[str], options: Mapping[str, Any]) -> tuple[Options, Generation]:
         chosen = settings_from(options, Options, "options of the task 'caption'")
         if not words:
             raise UsageError("no picture is given", do="anyport run BUNDLE PICTURE…")
-        how = chosen.how(self.settings.generation.how)
-        return shown_texts("caption", self.caption(list(words), chosen.prompt, how, truncate=chosen.truncate))
+        return chosen, chosen.how(self.settings.generation.how)
 
-    def _prompts(
-        self, prompt: str | Sequence[str] | None, names: Sequence[str], how: Generation, *, truncate: bool
-    ) -> list[list[int]]:
+    def _rows(
+        self,
+        pictures: Sequence[FittedPicture],
+        prompt: str | Sequence[str] | None,
+        how: Generation,
+        *,
+        truncate: bool,
+    ) -> list[Row]:
         wanted = self.settings.generation.prompt if prompt is None else prompt
-        each = words_for_each(wanted, len(names), "prompt")
-        return [
-            self._writer.begin(text, f"the prompt for {name}", how, truncate=truncate)
-            for text, name in zip(each, names, strict=True)
-        ]
+        rows = []
+        for one, text in zip(pictures, words_for_each(wanted, len(pictures), "prompt"), strict=True):
+            begun = self._writer.begin(text, f"the prompt for {one.name}", how, truncate=truncate)
+            rows.append(Row(one, begun, n_truncated=self._n_left_out(text, begun, n_around=1)))
+        return rows
 
-    def _sight(self, pictures: Sequence[FittedPicture]) -> Sight:
-        states = self._vision.encode(pictures)
+    def _sight(self, rows: Sequence[Row]) -> Sight:
+        states = self._vision.encode([row.picture for row in rows])
         return Sight(states, np.ones(states.shape[:2], np.int64))
 
 
 def open_task(graphs: Graphs, settings: Mapping[str, Any], options: TaskOptions) -> Captioner:
     """Open the parts of a captioner."""
-    return Captioner(graphs, writer_settings(settings, known_parts(graphs.parts), "caption", _PARTS), options)
+    checked = writer_settings(settings, known_parts(graphs.parts), "caption", _PARTS)
+    return Captioner(graphs, checked, options, "caption", _PARTS)
 
 
 def check_settings(settings: Mapping[str, Any], parts: Mapping[str, Signature]) -> None:

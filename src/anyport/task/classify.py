@@ -95,6 +95,7 @@ class Classifier:
         self.session: Session = graphs.open(part, options)
         self.settings = settings
         self._graphs = graphs
+        self._progress = options.progress
         self._input = picture_input(signature.inputs)
         self._output = score_output(signature.outputs)
         self._batch_sizes = signature.dims.get(self._input.axes[0].text)
@@ -132,7 +133,7 @@ class Classifier:
         """
         if top < 1:
             raise UsageError(f"top is {top}, it must be 1 or more")
-        fitted = fitted_pictures(pictures, self.settings, "classify")
+        fitted = fitted_pictures(pictures, self.settings, "classify", self._progress)
         rows = [row for batch in self._batches([one.pixels for one in fitted]) for row in batch]
         return [self._classification(row, one.name, top) for row, one in zip(rows, fitted, strict=True)]
 
@@ -162,6 +163,7 @@ class Classifier:
             chosen = pixels[batch.start : batch.stop]
             filled = [*chosen, *[chosen[-1]] * batch.n_filling]
             yield self.logits(pixel_values(filled, self.settings, self._input.dtype))[: len(chosen)]
+            self._progress("pictures classified", batch.stop, len(pixels))
 
     def _classification(self, logits: np.ndarray, name: str, top: int) -> Classification:
         if not np.isfinite(logits).all():

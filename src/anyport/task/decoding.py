@@ -30,6 +30,19 @@ class Seen:
         """Return these rows, in this order."""
         return Seen({name: array[rows] for name, array in self.keys.items()}, self.mask[rows])
 
+    def moved(self, rows: np.ndarray) -> Seen:
+        """Return these rows in the memory of this one, which is not to be used afterwards.
+
+        Args:
+            rows: In ascending order; row ``i`` of the result is row ``i`` of this one, or a later one.
+        """
+        for array in (*self.keys.values(), self.mask):
+            for to, place in enumerate(rows):
+                if to != place:
+                    array[to] = array[place]
+        n = len(rows)
+        return Seen({name: array[:n] for name, array in self.keys.items()}, self.mask[:n])
+
 
 class DecoderState:
     """The rows that a decoder is writing.
@@ -42,6 +55,7 @@ class DecoderState:
         self.n_rows = len(seen.mask)
         self._session = session
         self._seen = seen
+        self._is_own = False  # whether nobody else has the arrays of what is seen
         self._source = np.arange(self.n_rows)  # the row of what is seen, for each row that is written
         self._mask = np.zeros((self.n_rows, 0), np.int64)
         self._past = {
@@ -82,14 +96,27 @@ class DecoderState:
     def keep(self, rows: np.ndarray) -> None:
         """Go on with these rows, in this order; one may come twice, and one left out is forgotten.
 
-        What is seen is copied only where a row goes on with another picture than the row before it had: the
+        What is seen stays as it is where every row goes on with the picture that the row before it had: the
         beams of one picture share it, and it is the larger part (43 MB a picture in a base BLIP).
         """
         if np.array_equal(rows, np.arange(self.n_rows)):
             return
         source = self._source[rows]
         if not np.array_equal(source, self._source):
-            self._seen = self._seen.taken(rows)
+            self._look_at(rows, source)
         self._source, self.n_rows = source, len(rows)
         self._mask = self._mask[rows]
         self._past = {name: array[rows] for name, array in self._past.items()}
+
+    def _look_at(self, rows: np.ndarray, source: np.ndarray) -> None:
+        """Change what is seen: copied the first time, then moved within that copy.
+
+        A copy of 7 pictures of a base BLIP costs as much as three steps of its decoder, most of it for fresh
+        memory; moving them costs a seventh of a step.
+        """
+        forward = np.sort(rows)  # rows of one picture see the same, so that any of them will do
+        is_forward = bool((forward >= np.arange(len(rows))).all())
+        if self._is_own and is_forward and np.array_equal(self._source[forward], source):
+            self._seen = self._seen.moved(forward)
+        else:
+            self._seen, self._is_own = self._seen.taken(rows), True

@@ -252,8 +252,7 @@ class ImageEditor:
         )
 
     def _told(self, n_done: int, n_steps: int) -> None:
-        if self._tell is not None:
-            self._tell(f"step {n_done} of {n_steps}")
+        self._tell("steps", n_done, n_steps)
 
     def _denoise(
         self,

@@ -15,6 +15,7 @@ from anyport.task.part_forms import OpenParts, known_parts
 from anyport.task.picture_settings import fitted_pictures
 from anyport.task.task import Printout, TaskOptions, settings_from
 from anyport.task.texts import TextReader, read_lines, words_for_each
+from anyport.task.written_texts import truncations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,6 +54,7 @@ class Embedding:
             of the tokens.
         features: float32[features] of length 1, that pictures and texts are compared by; absent for both
             together, and where the model has no projections.
+        n_truncated: How many tokens of the text were left out, since they did not fit.
     """
 
     file: str | None
@@ -60,6 +62,7 @@ class Embedding:
     token_ids: tuple[int, ...]
     states: np.ndarray
     features: np.ndarray | None
+    n_truncated: int = 0
 
 
 class Embedder:
@@ -92,7 +95,9 @@ class Embedder:
             InputError: Naming the picture that cannot be read.
             SessionError: The runtime failed, or its numbers are not finite.
         """
-        fitted = fitted_pictures(pictures, self.encoders.settings.picture, "embed_pictures")
+        fitted = fitted_pictures(
+            pictures, self.encoders.settings.picture, "embed_pictures", self.encoders.progress
+        )
         has_features = bool(fitted) and "image_projection" in self._parts
         features = self.encoders.image_features(fitted) if has_features else [None] * len(fitted)
         return [
@@ -111,7 +116,7 @@ class Embedder:
         has_features = bool(read) and "text_projection" in self._parts
         features = self.encoders.text_features(read) if has_features else [None] * len(read)
         return [
-            Embedding(None, one.text, one.alone, states, found)
+            Embedding(None, one.text, one.alone, states, found, one.n_truncated)
             for one, states, found in zip(read, self.encoders.text_states(read), features, strict=True)
         ]
 
@@ -124,11 +129,13 @@ class Embedder:
             InputError: Naming the picture or text that cannot be read.
             SessionError: The runtime failed, or its numbers are not finite.
         """
-        fitted = fitted_pictures(pictures, self.encoders.settings.picture, "embed_pairs")
+        fitted = fitted_pictures(
+            pictures, self.encoders.settings.picture, "embed_pairs", self.encoders.progress
+        )
         read = self.encoders.read(words_for_each(texts, len(fitted), "text"), truncate=truncate)
         states = self.encoders.multimodal_states(read, self.encoders.image_states(fitted))
         return [
-            Embedding(one.name, text.text, text.multimodal, found, None)
+            Embedding(one.name, text.text, text.multimodal, found, None, text.n_truncated)
             for one, text, found in zip(fitted, read, states, strict=True)
         ]
 
@@ -144,11 +151,20 @@ class Embedder:
         if target is not None:
             write_arrays(target, arrays, force=chosen.force)
             lines.append(f"  written to {target}")
-        answers = [{"file": one.file, "text": one.text, "token_ids": list(one.token_ids)} for one in found]
+        answers = [
+            {
+                "file": one.file,
+                "text": one.text,
+                "token_ids": list(one.token_ids),
+                "n_truncated": one.n_truncated,
+            }
+            for one in found
+        ]
         place = None if target is None else str(target)
         return Printout(
             tuple(lines),
             {"task": "embed", "mode": chosen.mode, "answers": answers, "outputs": record, "file": place},
+            truncations((f"text {i}", one.n_truncated) for i, one in enumerate(found, 1)),
         )
 
     def _asked_for(self, words: Sequence[str], chosen: Options) -> list[Embedding]:
@@ -189,7 +205,7 @@ def open_task(graphs: Graphs, settings: Mapping[str, Any], options: TaskOptions)
     checked = encoder_settings(settings, known_parts(graphs.parts), "embed", _wanted(graphs.parts))
     reader = TextReader(graphs, checked.text, "the task 'embed'")
     parts = OpenParts(graphs, _wanted(graphs.parts), options)
-    return Embedder(parts, Encoders(parts, checked, reader))
+    return Embedder(parts, Encoders(parts, checked, reader, options.progress))
 
 
 def check_settings(settings: Mapping[str, Any], parts: Mapping[str, Signature]) -> None:

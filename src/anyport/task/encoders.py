@@ -13,8 +13,8 @@ from anyport.errors import SessionError, UsageError
 from anyport.task.part_forms import check_parts
 from anyport.task.picture_settings import PictureSettings, check_pictures_fit
 from anyport.task.remembered import Remembered
-from anyport.task.task import settings_from
-from anyport.task.texts import TextSettings, fill_right
+from anyport.task.task import settings_from, silent
+from anyport.task.texts import N_AROUND, TextSettings, fill_right
 from anyport.task.vision import VisionEncoder
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from anyport.task.part_forms import OpenParts
     from anyport.task.picture_settings import FittedPicture
+    from anyport.task.task import Progress
     from anyport.task.texts import TextReader
     from anyport.tensors import Signature
 
@@ -61,11 +62,13 @@ class TokenizedText:
         text: As the user gave it.
         alone: Its tokens for the text encoder.
         multimodal: Its tokens for the multimodal encoder.
+        n_truncated: How many tokens were left out, since they did not fit.
     """
 
     text: str
     alone: tuple[int, ...]
     multimodal: tuple[int, ...]
+    n_truncated: int = 0
 
 
 class Encoders:
@@ -73,10 +76,14 @@ class Encoders:
 
     Attributes:
         remembered: What is kept between calls, by the pixels of a picture and the tokens of a text.
+        progress: Called while many are computed.
     """
 
-    def __init__(self, parts: OpenParts, settings: EncoderSettings, reader: TextReader) -> None:
+    def __init__(
+        self, parts: OpenParts, settings: EncoderSettings, reader: TextReader, progress: Progress = silent
+    ) -> None:
         self.settings = settings
+        self.progress = progress
         self.remembered = Remembered()
         self._reader = reader
         self._parts = parts
@@ -88,20 +95,22 @@ class Encoders:
         Raises:
             InputError: One is no text, or too long.
         """
-        return [
-            TokenizedText(
-                text,
-                tuple(self._reader.enclosed(text, f"text {i}", multimodal=False, truncate=truncate)),
-                tuple(self._reader.enclosed(text, f"text {i}", multimodal=True, truncate=truncate)),
+        found = []
+        for i, text in enumerate(texts, 1):
+            alone, both = (
+                tuple(self._reader.enclosed(text, f"text {i}", multimodal=multimodal, truncate=truncate))
+                for multimodal in (False, True)
             )
-            for i, text in enumerate(texts, 1)
-        ]
+            n_left_out = self._reader.n_tokens(text) + N_AROUND - len(alone)
+            found.append(TokenizedText(text, alone, both, n_left_out))
+        return found
 
     def image_states(self, pictures: Sequence[FittedPicture]) -> list[np.ndarray]:
         """Return float32[positions, width] for each picture."""
         keys = [("image_states", _digest(one)) for one in pictures]
         return self.remembered.find(
-            keys, lambda places: list(self._vision.encode([pictures[place] for place in places]))
+            keys,
+            lambda places: list(self._vision.encode([pictures[place] for place in places], self.progress)),
         )
 
     def image_features(self, pictures: Sequence[FittedPicture]) -> np.ndarray:
@@ -115,6 +124,7 @@ class Encoders:
         found = self.remembered.find(
             keys,
             lambda places: self._by_batch(
+                "pictures encoded",
                 places,
                 lambda some: self._project("image", self.image_states([pictures[place] for place in some])),
             ),
@@ -137,7 +147,9 @@ class Encoders:
         found = self.remembered.find(
             keys,
             lambda places: self._by_batch(
-                places, lambda some: self._project("text", self.text_states([texts[place] for place in some]))
+                "texts read",
+                places,
+                lambda some: self._project("text", self.text_states([texts[place] for place in some])),
             ),
         )
         return np.stack(found)
@@ -176,6 +188,7 @@ class Encoders:
                 feeds["image_embeds"] = np.stack([image_states[place] for place in some])
             states = _finite(self._parts.session(part).run(feeds)[output], part)
             found |= {place: states[i, : len(rows[place])] for i, place in enumerate(some)}
+            self._report("texts read", len(found), len(rows))
         return [found[place] for place in range(len(rows))]
 
     def _project(self, kind: str, states: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -185,10 +198,19 @@ class Encoders:
             _finite(self._parts.session(part).run({f"{kind}_state": first})[f"{kind}_features"], part)
         )
 
-    def _by_batch(self, places: list[int], run: Callable[[list[int]], list[np.ndarray]]) -> list[np.ndarray]:
-        return [
-            one for start in range(0, len(places), MAX_ROWS) for one in run(places[start : start + MAX_ROWS])
-        ]
+    def _by_batch(
+        self, what: str, places: list[int], run: Callable[[list[int]], list[np.ndarray]]
+    ) -> list[np.ndarray]:
+        found: list[np.ndarray] = []
+        for start in range(0, len(places), MAX_ROWS):
+            found += run(places[start : start + MAX_ROWS])
+            self._report(what, len(found), len(places))
+        return found
+
+    def _report(self, what: str, n_done: int, n_all: int) -> None:
+        """Report a step of several; what takes one step may be part of a larger one, which reports itself."""
+        if n_all > MAX_ROWS:
+            self.progress(what, n_done, n_all)
 
     def _require(self, part: str) -> None:
         if part not in self._parts:

@@ -7,9 +7,9 @@ whatever the lengths in it, gives what its rows give alone.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -18,6 +18,12 @@ from anyport.task.token_scores import forbid, penalize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# At both ends nothing changes any more: at 1e-6 what scores 0.001 more is e^1000 times as probable, which is
+# greedy, and at 1e6 all are alike. Far beyond them float32 scores become infinite or all 0.
+TEMPERATURES: Final = (1e-6, 1e6)
+LENGTH_PENALTIES: Final = (-10.0, 10.0)  # 5000 tokens ** 10 = 1e37 is just below the largest float32
+REPETITION_PENALTIES: Final = (0.01, 100.0)  # published ones lie between 1 and 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class Beams:
     Attributes:
         n: How many texts are followed at a time.
         length_penalty: A text's score is its log-probability / its number of new tokens ** this; above 0
-            favours long texts.
+            favours long texts; -10 to 10.
     """
 
     n: int = 3
@@ -40,9 +46,10 @@ class Beams:
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
+        _check_whole("the number of beams", self.n)
         if self.n < 2:  # noqa: PLR2004 -- one beam is another method
             raise UsageError(f"beam search with {self.n} beams is none", do="give 2 or more, or leave it out")
-        _check_finite("the length penalty", self.length_penalty)
+        _check_range("the length penalty", self.length_penalty, LENGTH_PENALTIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class Sample:
 
     Attributes:
         seed: Where the random numbers begin; numpy's PCG64.
-        temperature: The scores are divided by it; below 1 makes the probable more so.
+        temperature: The scores are divided by it; below 1 makes the probable more so; 1e-6 to 1e6.
         top_k: How many of the best tokens are left; 0 leaves all.
         top_p: The fewest tokens are left whose probabilities sum to this; 1 leaves all.
     """
@@ -63,13 +70,14 @@ class Sample:
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
+        _check_whole("the seed", self.seed)
         if self.seed < 0:
             raise UsageError(f"the seed is {self.seed}, it must be 0 or more")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise UsageError(f"the temperature is {self.temperature}, it must be above 0")
+        _check_range("the temperature", self.temperature, TEMPERATURES)
+        _check_whole("top_k", self.top_k)
         if self.top_k < 0:
             raise UsageError(f"top_k is {self.top_k}, it must be 0 (all tokens) or more")
-        if not 0 < self.top_p <= 1:
+        if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise UsageError(f"top_p is {self.top_p}, it must be above 0 and at most 1")
 
 
@@ -82,7 +90,8 @@ class Generation:
         max_new_tokens: Writing ends after so many, the end token among them.
         min_new_tokens: Before so many there is no end. transformers' ``min_length`` and ``max_length`` count
             the prompt and its first token, too.
-        repetition_penalty: Above 1 against tokens of the prompt and of the text so far; 1 is none.
+        repetition_penalty: Above 1 against tokens of the prompt and of the text so far; 1 is none; 0.01 to
+            100.
     """
 
     search: Greedy | Beams | Sample = field(default_factory=Greedy)
@@ -92,6 +101,12 @@ class Generation:
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
+        if not isinstance(self.search, Greedy | Beams | Sample):
+            raise UsageError(
+                f"the search is a {type(self.search).__name__}", do="give Greedy(), Beams(…) or Sample(…)"
+            )
+        _check_whole("max_new_tokens", self.max_new_tokens)
+        _check_whole("min_new_tokens", self.min_new_tokens)
         if self.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {self.max_new_tokens}, it must be 1 or more")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:
@@ -99,9 +114,7 @@ class Generation:
                 f"min_new_tokens is {self.min_new_tokens}, "
                 f"it must be 0 to max_new_tokens, which is {self.max_new_tokens}"
             )
-        _check_finite("the repetition penalty", self.repetition_penalty)
-        if self.repetition_penalty <= 0:
-            raise UsageError(f"the repetition penalty is {self.repetition_penalty}, it must be above 0")
+        _check_range("the repetition penalty", self.repetition_penalty, REPETITION_PENALTIES)
 
     @property
     def n_rows(self) -> int:
@@ -186,6 +199,16 @@ def check_logits(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-def _check_finite(what: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise UsageError(f"{what} is {value}, it must be a finite number")
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real)  # numpy's numbers are Real, too
+
+
+def _check_whole(what: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UsageError(f"{what} is {value!r}, it must be a whole number")
+
+
+def _check_range(what: str, value: float, limits: tuple[float, float]) -> None:
+    least, most = limits
+    if not (_is_number(value) and least <= value <= most):  # NaN is in no range
+        raise UsageError(f"{what} is {value!r}, it must be {least:g} to {most:g}")

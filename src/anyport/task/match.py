@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
@@ -16,6 +17,7 @@ from anyport.task.picture_settings import fitted_pictures
 from anyport.task.task import Printout, TaskOptions, settings_from
 from anyport.task.texts import TextReader, read_lines, words_for_each
 from anyport.task.token_scores import log_softmax
+from anyport.task.written_texts import truncations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +36,7 @@ _PARTS: Final = (
     "image_projection",
     "text_projection",
 )
-_AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+_SHOWN: Final = 40  # characters of a text that was cut
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -46,7 +48,11 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     top: Annotated[int, msgspec.Meta(ge=1, description="How many of the best to show.")] = 5
     candidates: Annotated[
         int,
-        msgspec.Meta(ge=1, description="How many of the most similar are read together with the picture."),
+        msgspec.Meta(
+            ge=1,
+            description="How many of the most similar are read together with the picture; as many as --top "
+            "at least.",
+        ),
     ] = 32
     per_text: Annotated[bool, msgspec.Meta(description="Show the best pictures for each text.")] = False
     truncate: Annotated[bool, msgspec.Meta(description="Cut text that is too long for the model.")] = False
@@ -82,6 +88,7 @@ class Match:
         token_ids: In tokens, as they are read together with the picture.
         score: The probability that they belong together (ITM head).
         similarity: The cosine of their features (ITC), -1 to 1.
+        n_truncated: How many tokens of the text were left out, since they did not fit.
     """
 
     file: str
@@ -89,6 +96,7 @@ class Match:
     token_ids: tuple[int, ...]
     score: float
     similarity: float
+    n_truncated: int = 0
 
 
 class Matcher:
@@ -105,7 +113,7 @@ class Matcher:
     def __init__(self, graphs: Graphs, settings: EncoderSettings, options: TaskOptions) -> None:
         reader = TextReader(graphs, settings.text, "the task 'match'")
         self._parts = OpenParts(graphs, _PARTS, options)
-        self.encoders = Encoders(self._parts, settings, reader)
+        self.encoders = Encoders(self._parts, settings, reader, options.progress)
         self.embedder = Embedder(self._parts, self.encoders)
 
     def __enter__(self) -> Self:
@@ -129,7 +137,7 @@ class Matcher:
             InputError: Naming the picture or text that cannot be read.
             SessionError: The runtime failed, or its numbers are not finite.
         """
-        fitted = fitted_pictures(pictures, self.encoders.settings.picture, "match")
+        fitted = self._fitted(pictures, "match")
         read = self.encoders.read(words_for_each(texts, len(fitted), "text"), truncate=truncate)
         if not fitted:
             return []
@@ -146,7 +154,7 @@ class Matcher:
             InputError: Naming the picture or text that cannot be read.
             SessionError: The runtime failed, or its numbers are not finite.
         """
-        fitted = fitted_pictures(pictures, self.encoders.settings.picture, "similarity")
+        fitted = self._fitted(pictures, "similarity")
         read = self.encoders.read(words_for_each(texts, len(texts), "text"), truncate=truncate)
         return self._similarity(fitted, read)
 
@@ -165,7 +173,7 @@ class Matcher:
             SessionError: The runtime failed, or its numbers are not finite.
         """
         chosen = how or Ranking()
-        fitted = fitted_pictures(pictures, self.encoders.settings.picture, "rank")
+        fitted = self._fitted(pictures, "rank")
         read = self.encoders.read(words_for_each(texts, len(texts), "text"), truncate=truncate)
         found: list[list[Match]] = []
         for start in range(0, len(fitted), MAX_ROWS):  # so that the states of these pictures are remembered
@@ -173,6 +181,7 @@ class Matcher:
             for i, cosines in enumerate(self._similarity(some, read)):
                 pairs = [_Pair(i, j, float(cosines[j])) for j in _best(cosines, chosen)]
                 found.append(_sorted(self._matches(some, read, pairs))[: chosen.top])
+                self.encoders.progress("pictures ranked", len(found), len(fitted))
         return found
 
     def rank_pictures(
@@ -190,7 +199,7 @@ class Matcher:
             SessionError: The runtime failed, or its numbers are not finite.
         """
         chosen = how or Ranking()
-        fitted = fitted_pictures(pictures, self.encoders.settings.picture, "rank_pictures")
+        fitted = self._fitted(pictures, "rank_pictures")
         read = self.encoders.read(words_for_each(texts, len(texts), "text"), truncate=truncate)
         if not fitted:
             return [[] for _ in read]
@@ -221,6 +230,9 @@ class Matcher:
             words, self.rank(list(words), texts, how, truncate=chosen.truncate), is_per_text=False
         )
 
+    def _fitted(self, pictures: Sequence[Picture], verb: str) -> list[FittedPicture]:
+        return fitted_pictures(pictures, self.encoders.settings.picture, verb, self.encoders.progress)
+
     def _similarity(self, pictures: Sequence[FittedPicture], texts: Sequence[TokenizedText]) -> np.ndarray:
         if not pictures or not texts:
             return np.zeros((len(pictures), len(texts)), np.float32)
@@ -241,7 +253,11 @@ class Matcher:
             probable = np.exp(log_softmax(logits.astype(np.float64)))[:, 1]
             for place, text, one, score in zip(some, read, seen, probable, strict=True):
                 similar = pairs[place].similarity
-                found[place] = Match(one.name, text.text, text.multimodal, float(score), similar)
+                found[place] = Match(
+                    one.name, text.text, text.multimodal, float(score), similar, text.n_truncated
+                )
+            if len(pairs) > MAX_ROWS:
+                self.encoders.progress("pairs compared", len(found), len(pairs))
         return [found[place] for place in range(len(pairs))]
 
 
@@ -265,16 +281,31 @@ def _sorted(matches: Iterable[Match]) -> list[Match]:
 
 
 def _printout(names: Sequence[str], found: Sequence[Sequence[Match]], *, is_per_text: bool) -> Printout:
-    width = max(map(len, names)) if len(names) > 1 else 0
+    width = max(map(_n_columns, names)) if len(names) > 1 else 0
     lines, answers = [], []
     for name, matches in zip(names, found, strict=True):
         for i, match in enumerate(matches):
-            shown = f"{name if i == 0 else '':<{width}}   " if width else ""
+            first = name if i == 0 else ""
+            shown = first + " " * (width - _n_columns(first) + 3) if width else ""
             other = match.file if is_per_text else match.text
             lines.append(f"  {shown}{100 * match.score:5.1f} %   {match.similarity:6.3f}   {other}")
         records = [asdict(match) | {"token_ids": list(match.token_ids)} for match in matches]
         answers.append({"text" if is_per_text else "file": name, "matches": records})
-    return Printout(tuple(lines), {"task": "match", "answers": answers})
+    cut = {match.text: match.n_truncated for matches in found for match in matches}
+    notes = truncations((f"the text '{text[:_SHOWN]}…'", n) for text, n in cut.items())
+    return Printout(tuple(lines), {"task": "match", "answers": answers}, notes)
+
+
+def _n_columns(text: str) -> int:
+    """Return how wide a terminal shows a text: wide characters take two columns, marks none (UAX #11)."""
+    return sum(
+        0
+        if unicodedata.category(char) in {"Cf", "Me", "Mn"}
+        else 2
+        if unicodedata.east_asian_width(char) in "FW"
+        else 1
+        for char in text
+    )
 
 
 def open_task(graphs: Graphs, settings: Mapping[str, Any], options: TaskOptions) -> Matcher:

@@ -12,11 +12,13 @@ from PIL import Image
 
 from anyport.errors import InputError, UsageError
 from anyport.task.pictures import MAX_PIXELS, read_picture
+from anyport.task.task import silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anyport.task.pictures import Picture
+    from anyport.task.task import Progress
     from anyport.tensors import Signature, TensorSpec
 
 Mode = Literal["L", "RGB"]
@@ -182,13 +184,16 @@ class FittedPicture:
     pixels: np.ndarray
 
 
-def fitted_pictures(pictures: Sequence[Picture], settings: PictureSettings, verb: str) -> list[FittedPicture]:
+def fitted_pictures(
+    pictures: Sequence[Picture], settings: PictureSettings, verb: str, progress: Progress = silent
+) -> list[FittedPicture]:
     """Read and fit every picture, before anything is computed.
 
     Args:
         pictures: Paths, bytes, Pillow images or numpy arrays, any number of them.
         settings: Checked.
         verb: The method that was called, for messages.
+        progress: Called after each picture.
 
     Raises:
         InputError: Naming the picture that cannot be read; or one picture is given in the place of a list.
@@ -199,10 +204,11 @@ def fitted_pictures(pictures: Sequence[Picture], settings: PictureSettings, verb
             do=f"write {verb}([picture])",
         )
     names = [str(p) if isinstance(p, str | Path) else f"picture {i}" for i, p in enumerate(pictures, 1)]
-    return [
-        FittedPicture(name, fit_picture(read_picture(picture, name), settings, name))
-        for picture, name in zip(pictures, names, strict=True)
-    ]
+    found: list[FittedPicture] = []
+    for picture, name in zip(pictures, names, strict=True):
+        found.append(FittedPicture(name, fit_picture(read_picture(picture, name), settings, name)))
+        progress("pictures read", len(found), len(names))
+    return found
 
 
 def check_pictures_fit(settings: PictureSettings, spec: TensorSpec, signature: Signature, what: str) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import re
+import stat
 import struct
 import warnings
 import zlib
@@ -34,6 +35,7 @@ MAX_PIXELS: Final = 64_000_000
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 _LISTED: Final = "PNG, JPEG, WebP, BMP, GIF or TIFF"
+_SHOWN_NAME: Final = 80  # characters of a path that is no path
 _ORIENTATION_TAG: Final = 0x0112
 _TRANSPOSE: Final = {  # EXIF 2.32, tag 274: what turns the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -89,6 +91,8 @@ def read_picture(source: Picture, name: str | None = None, max_pixels: int = MAX
             return _decoded(source, name or "the picture", max_pixels)
     if isinstance(source, bytes):
         return _picture_from_file(io.BytesIO(source), name or "the bytes", max_pixels)
+    if source == "":
+        raise InputError("a picture has an empty name", do="give the path of a file")
     if isinstance(source, str | Path):
         return _picture_from_path(Path(source), name or str(source), max_pixels)
     raise InputError(
@@ -98,15 +102,28 @@ def read_picture(source: Picture, name: str | None = None, max_pixels: int = MAX
 
 
 def _picture_from_path(path: Path, name: str, max_pixels: int) -> Image.Image:
-    if not path.is_file():
-        raise InputError(
-            f"{name} is a folder, not a picture" if path.is_dir() else f"there is no file {name}"
-        )
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as err:
+        raise _no_file(name, err) from err
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device or the like"
+        raise InputError(f"{name} is {kind}, not a picture")
+    if not path.stat().st_size:
+        raise InputError(f"{name} is empty: 0 bytes", do=f"give {_LISTED}")
     try:
         with path.open("rb") as file:
             return _picture_from_file(file, name, max_pixels)
     except PermissionError as err:
         raise InputError(f"{name} may not be read by this user") from err
+
+
+def _no_file(name: str, err: OSError | ValueError) -> InputError:
+    if isinstance(err, FileNotFoundError | NotADirectoryError):
+        return InputError(f"there is no file {name}")
+    why = err.strerror if isinstance(err, OSError) else str(err)  # ValueError: a null byte
+    shown = name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}… ({len(name)} characters)"
+    return InputError(f"{shown!r} names no file: {why}", do="give the path of a picture")
 
 
 def _picture_from_file(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:

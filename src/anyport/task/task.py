@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -13,9 +14,15 @@ from anyport.errors import UsageError
 from anyport.runtime import SessionOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _T = TypeVar("_T", bound=msgspec.Struct)
+
+Progress = Callable[[str, int, int], None]  # what is counted, how many are done, how many there are
+
+
+def silent(_what: str, _n_done: int, _n_all: int) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +33,13 @@ class TaskOptions:
         variant: The variant of the bundle; ``None`` is the bundle's own choice.
         runtime: One of `anyport.runtime.RUNTIMES`.
         session: How its graphs are opened.
-        progress: Told by long work what it has done, such as ``step 3 of 40``.
+        progress: Called while many inputs are read and computed, as in ``progress("captions", 8, 100)``.
     """
 
     variant: str | None = None
     runtime: str = "onnxruntime"
     session: SessionOptions = field(default_factory=SessionOptions)
-    progress: Callable[[str], None] | None = None
+    progress: Progress = silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +49,12 @@ class Printout:
     Attributes:
         lines: Without line ends.
         record: What ``--json`` prints: dicts, lists, strings and numbers.
+        notes: What a person should know of the answers; it is no part of them.
     """
 
     lines: tuple[str, ...]
     record: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 class Task(Protocol):

@@ -10,7 +10,16 @@ import msgspec
 from anyport.errors import InputError, UsageError
 from anyport.task.beam_search import write_beams
 from anyport.task.decoding import DecoderState, Seen
-from anyport.task.generation import Beams, Generation, Greedy, Sample, fill_left
+from anyport.task.generation import (
+    LENGTH_PENALTIES,
+    REPETITION_PENALTIES,
+    TEMPERATURES,
+    Beams,
+    Generation,
+    Greedy,
+    Sample,
+    fill_left,
+)
 from anyport.task.part_forms import check_parts
 from anyport.task.picture_settings import PictureSettings, check_pictures_fit
 from anyport.task.stepwise import gather, write_stepwise
@@ -101,32 +110,59 @@ def writer_settings(
     return settings
 
 
-def _about(text: str) -> msgspec.Meta:
-    return msgspec.Meta(description=text)
+def check_streamed(how: Generation) -> None:
+    """Refuse beams where a text is shown while it is written.
+
+    Raises:
+        UsageError: With beams there is nothing to show before the end.
+    """
+    if isinstance(how.search, Beams):
+        raise UsageError(
+            f"beam search cannot be streamed: its text may change until the end, and {how.n_rows} beams are "
+            "asked for",
+            do="ask for one beam (--beams 1), or for the whole text",
+        )
+
+
+def _about(text: str, least: float | None = None, most: float | None = None) -> msgspec.Meta:
+    return msgspec.Meta(ge=least, le=most, description=text)
 
 
 class WritingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The options of ``anyport run`` for every task that writes; those left out are the bundle's."""
 
     max_new_tokens: (
-        Annotated[int, _about("End after so many tokens; as the bundle says by default.")] | None
+        Annotated[int, _about("End after so many tokens; as the bundle says by default.", 1)] | None
     ) = None
-    min_new_tokens: Annotated[int, _about("Do not end before so many.")] | None = None
-    repetition_penalty: Annotated[float, _about("Above 1: do not repeat words, nor the prompt's.")] = 1.0
-    beams: Annotated[int, _about("Follow so many texts at a time (beam search); 1 follows one.")] | None = (
-        None
-    )
-    length_penalty: Annotated[float, _about("With --beams: above 0 favours long texts.")] | None = None
+    min_new_tokens: Annotated[int, _about("Do not end before so many.", 0)] | None = None
+    repetition_penalty: Annotated[
+        float, _about("Above 1: do not repeat words, nor the prompt's.", *REPETITION_PENALTIES)
+    ] = 1.0
+    beams: (
+        Annotated[int, _about("Follow so many texts at a time (beam search); 1 follows one.", 1)] | None
+    ) = None
+    length_penalty: (
+        Annotated[float, _about("With --beams: above 0 favours long texts.", *LENGTH_PENALTIES)] | None
+    ) = None
     sample: Annotated[bool, _about("Draw each token instead of taking the best.")] = False
-    seed: Annotated[int, _about("With --sample: where the random numbers begin.")] | None = None
-    temperature: Annotated[float, _about("With --sample: below 1 the probable becomes more so.")] | None = (
-        None
-    )
-    top_k: Annotated[int, _about("With --sample: draw from so many of the best tokens; 0: all.")] | None = (
-        None
-    )
-    top_p: Annotated[float, _about("With --sample: draw from the fewest that sum to this.")] | None = None
+    seed: Annotated[int, _about("With --sample: where the random numbers begin.", 0)] | None = None
+    temperature: (
+        Annotated[float, _about("With --sample: below 1 the probable becomes more so.", *TEMPERATURES)] | None
+    ) = None
+    top_k: (
+        Annotated[int, _about("With --sample: draw from so many of the best tokens; 0: all.", 0)] | None
+    ) = None
+    top_p: (
+        Annotated[
+            float,
+            msgspec.Meta(gt=0, le=1, description="With --sample: draw from the fewest that sum to this."),
+        ]
+        | None
+    ) = None
     truncate: Annotated[bool, _about("Cut text that is too long for the model instead of refusing it.")] = (
+        False
+    )
+    stream: Annotated[bool, _about("Show the text while it is written; one picture, not with --json.")] = (
         False
     )
 
@@ -209,7 +245,8 @@ class TextWriter:
                 "the first of them a mark",
                 do=f"ask for {self._text.max_length - 1} or fewer",
             )
-        return [self._bos, *self._reader.tokens(prompt, name, room, truncate=truncate)]
+        found = self._reader.tokens(prompt, name, room, truncate=truncate, n_kept=how.max_new_tokens)
+        return [self._bos, *found]
 
     def write(self, sight: Sight, prompts: Sequence[Sequence[int]], how: Generation) -> list[Written]:
         """Write one text for each row of what is seen.
@@ -230,8 +267,7 @@ class TextWriter:
         Raises:
             UsageError: With beams there is nothing to show before the end.
         """
-        if isinstance(how.search, Beams):
-            raise UsageError("beam search cannot be streamed: its text may change until the end")
+        check_streamed(how)
         beginnings = fill_left(prompts, self._text.pad)
         return write_stepwise(self._state(sight), beginnings, how, self._text.sep)
 

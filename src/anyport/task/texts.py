@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from anyport.task.graphs import Graphs
 
-_N_AROUND: Final = 2  # the first token and the last
+N_AROUND: Final = 2  # the first token of a text and the last
 _Id = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -39,7 +39,7 @@ class TextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     sep: _Id
     pad: _Id
     bos: _Id | None = None
-    max_length: Annotated[int, msgspec.Meta(ge=_N_AROUND + 1)]
+    max_length: Annotated[int, msgspec.Meta(ge=N_AROUND + 1)]
 
     def check(self, n_vocabulary: int | None = None) -> None:
         """Refuse tokens that the model does not have.
@@ -70,7 +70,9 @@ class TextReader:
         self._settings = settings
         self._silent = {settings.start, settings.multimodal_start, settings.sep, settings.pad, settings.bos}
 
-    def tokens(self, text: str, name: str, room: int, *, truncate: bool = False) -> list[int]:
+    def tokens(
+        self, text: str, name: str, room: int, *, truncate: bool = False, n_kept: int = 0
+    ) -> list[int]:
         """Return the tokens of a text, without a first or last one.
 
         Args:
@@ -78,6 +80,7 @@ class TextReader:
             name: What messages call it.
             room: How many tokens fit.
             truncate: Keep the first ``room`` tokens of a longer text instead of refusing it.
+            n_kept: How many positions of the model are kept for what is written after the text.
 
         Raises:
             InputError: It is no text, or too long.
@@ -89,9 +92,11 @@ class TextReader:
         except (TypeError, UnicodeEncodeError) as err:  # as tokenizers says it
             raise InputError(f"{name} holds half a character (a lone surrogate)") from err
         if len(found) > room and not truncate:
+            kept = f": {n_kept} positions are kept for new tokens" if n_kept else ""
+            fewer = ", ask for fewer new tokens (--max-new-tokens)" if n_kept else ""
             raise InputError(
-                f"{name} has {len(found)} tokens, {max(room, 0)} fit",
-                do="shorten it, or ask for a cut: truncate=True (--truncate) keeps the first ones",
+                f"{name} has {len(found)} tokens, {max(room, 0)} fit{kept}",
+                do=f"shorten it{fewer}, or ask for a cut: truncate=True (--truncate) keeps the first ones",
             )
         return found[: max(room, 0)]
 
@@ -102,8 +107,12 @@ class TextReader:
             InputError: It is no text, or too long.
         """
         first = self._settings.multimodal_start if multimodal else self._settings.start
-        inside = self.tokens(text, name, self._settings.max_length - _N_AROUND, truncate=truncate)
+        inside = self.tokens(text, name, self._settings.max_length - N_AROUND, truncate=truncate)
         return [first, *inside, self._settings.sep]
+
+    def n_tokens(self, text: str) -> int:
+        """Return how many tokens a text has, however many fit."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def words(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, without those that only begin, end or fill."""
@@ -152,7 +161,8 @@ def read_lines(file: str) -> list[str]:
         raise InputError(f"{file} cannot be read: {err.strerror}") from err
     except UnicodeDecodeError as err:
         raise InputError(f"{file} is no UTF-8 text: {err.reason} at byte {err.start}") from err
-    found = [line.strip() for line in content.splitlines() if line.strip()]
+    # read_text made \r\n and \r to \n; splitlines would cut at U+2028, U+0085 and form feeds, too
+    found = [line.strip() for line in content.split("\n") if line.strip()]
     if not found:
         raise InputError(f"{file} holds no text", do="write one text on each line")
     return found

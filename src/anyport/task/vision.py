@@ -9,12 +9,14 @@ import numpy as np
 from anyport.errors import SessionError
 from anyport.task.batches import plan_batches
 from anyport.task.picture_settings import pixel_values
+from anyport.task.task import silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anyport.task.part_forms import OpenParts
     from anyport.task.picture_settings import FittedPicture, PictureSettings
+    from anyport.task.task import Progress
 
 _PART: Final = "vision_encoder"
 
@@ -29,8 +31,12 @@ class VisionEncoder:
         self._input = signature.inputs[0]
         self._batch_sizes = signature.dims.get(self._input.axes[0].text)
 
-    def encode(self, pictures: Sequence[FittedPicture]) -> np.ndarray:
+    def encode(self, pictures: Sequence[FittedPicture], progress: Progress = silent) -> np.ndarray:
         """Return float32[pictures, positions, width].
+
+        Args:
+            pictures: Any number of them.
+            progress: Called after each batch where there are several.
 
         Raises:
             SessionError: The runtime failed, or the states of a picture are not finite.
@@ -42,6 +48,8 @@ class VisionEncoder:
             values = pixel_values(pixels, self._settings, self._input.dtype)
             states = self._session.run({self._input.name: values})["image_embeds"]
             found.extend(states[: len(chosen)])
+            if len(chosen) < len(pictures):
+                progress("pictures encoded", len(found), len(pictures))
         for one, states in zip(pictures, found, strict=True):
             if not np.isfinite(states).all():
                 raise SessionError(f"the vision encoder's states of {one.name} are not finite")

@@ -139,9 +139,11 @@ class Evaluation:
 
     Attributes:
         measures: The user's first, where there is one, then one for each output.
+        notes: What a reader must know beside them.
     """
 
     measures: tuple[Measure, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def deciding(self) -> Measure:
@@ -191,7 +193,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict."""
-        return {"status": self.status.value, "measures": [one.to_json() for one in self.measures]}
+        measures = [one.to_json() for one in self.measures]
+        return {"status": self.status.value, "measures": measures, "notes": list(self.notes)}
 
 
 def what_helps(measure: Measure) -> str:

@@ -79,7 +79,7 @@ def _check_reference(case: Case, answer: Answer, part: PartSpec) -> None:
         if problem:
             raise MismatchError(
                 f"{part.reference} itself {problem} on case '{case.name}', output '{spec.name}'"
-                + _first_special(array),
+                + _first_special(answer, spec.name),
                 where=where,
                 do="correct the model, or say under [inputs] and [dims] which values and sizes it takes",
             )
@@ -93,12 +93,14 @@ def _problem(array: np.ndarray, *, overflows: bool) -> str:
     return "overflows in float32" if overflows else ""
 
 
-def _first_special(array: np.ndarray) -> str:
+def _first_special(answer: Answer, output: str) -> str:
+    array = answer.outputs[output]
     wrong = np.isnan(array) if np.isnan(array).any() else np.isinf(array)
     if not wrong.any():
         return ""
     index = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-    return f", index {index_text(tuple(int(i) for i in index))}"
+    place = answer.index_of(output, tuple(int(i) for i in index))
+    return f", index {index_text(place)}"
 
 
 def _measure_case(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,7 +66,7 @@ def measure(
         names = ", ".join(f"'{name}'" for name in outputs) or "nothing"
         return Measured(place, output, failure=f"output '{output}' is missing: the graph answers {names}")
     got = outputs[output]
-    failure = _form_failure(output, expected, got)
+    failure = _form_failure(output, answer, got)
     if failure:
         return Measured(place, output, failure=failure)
     if not np.issubdtype(expected.dtype, np.floating):
@@ -78,10 +78,11 @@ def measure(
         return Measured(
             place, output, floor=floor, note="float32 itself overflows here: nothing to compare with"
         )
-    failure = _special_failure(output, expected, got)
+    failure = _special_failure(output, answer, got)
     if failure:
         return Measured(place, output, floor=floor, failure=failure)
     numbers = measure_distance(expected, got, floor)
+    numbers = replace(numbers, index=answer.index_of(output, numbers.index))
     return Measured(
         place,
         output,
@@ -92,16 +93,18 @@ def measure(
     )
 
 
-def _form_failure(output: str, expected: np.ndarray, got: np.ndarray) -> str:
+def _form_failure(output: str, answer: Answer, got: np.ndarray) -> str:
+    expected = answer.outputs[output]
     if expected.dtype != got.dtype:
         return f"output '{output}' is {got.dtype}, the reference's is {expected.dtype}"
     if expected.shape != got.shape:
-        return f"output '{output}' has the shape {got.shape}, the reference's {expected.shape}"
+        return f"output '{output}' has the shape {got.shape}, the reference's {answer.shape_of(output)}"
     return ""
 
 
-def _special_failure(output: str, expected: np.ndarray, got: np.ndarray) -> str:
+def _special_failure(output: str, answer: Answer, got: np.ndarray) -> str:
     """Compare NaN and infinity position by position."""
+    expected = answer.outputs[output]
     finite = np.isfinite(expected) & np.isfinite(got)
     same = finite | (np.isnan(expected) & np.isnan(got)) | (expected == got)
     n_wrong = same.size - int(np.count_nonzero(same))
@@ -111,7 +114,7 @@ def _special_failure(output: str, expected: np.ndarray, got: np.ndarray) -> str:
     return (
         f"output '{output}' is {_value_text(got[index])} where the reference is "
         f"{_value_text(expected[index])}: {n_wrong} of {same.size} elements, the first at index "
-        f"{index_text(index)}"
+        f"{index_text(answer.index_of(output, index))}"
     )
 
 

@@ -6,7 +6,16 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from anyport.bundle.lossy import LossyPart, LossyProof, LossyRun, OutputMetric, write_lossy_proof
+import msgspec
+
+from anyport.bundle.lossy import (
+    LossyPart,
+    LossyProof,
+    LossyRun,
+    LossyTask,
+    OutputMetric,
+    write_lossy_proof,
+)
 from anyport.bundle.manifest import MetricEntry
 from anyport.bundle.paths import shown
 from anyport.errors import BundleError, did_you_mean
@@ -69,6 +78,33 @@ def write_evaluated(
     return _entry_of(parts, isa)
 
 
+def write_task_evaluated(
+    folder: Path, variant: str, judged: tuple[Sequence[str], Evaluated], note: str, isa: Sequence[str]
+) -> MetricEntry:
+    """Write what was measured of a variant whose task was judged as a whole.
+
+    Args:
+        folder: Of the bundle that is being made.
+        variant: Its name.
+        judged: The parts whose graph is lossy, and what the task's trial was held against.
+        note: For the manifest.
+        isa: The instruction sets of this processor.
+
+    Returns:
+        For the manifest.
+
+    Raises:
+        MismatchError: The evaluation failed: such a variant is not written.
+        BundleError: The disk is full.
+    """
+    parts, evaluated = judged
+    evaluated.evaluation.raise_if_bad(f"variant {variant}", allow_inconclusive=True)
+    arrays: dict[str, np.ndarray] = {}
+    task = LossyTask(list(parts), _part_of("task", evaluated, arrays))
+    write_lossy_proof(folder, variant, LossyProof({}, list(isa), task), arrays)
+    return msgspec.structs.replace(_entry_of({"": evaluated}, isa), note=note)
+
+
 def _part_of(name: str, part: Evaluated, arrays: dict[str, np.ndarray]) -> LossyPart:
     recording, metrics = part.recording, part.recording.metrics
     outputs = {
@@ -120,12 +156,17 @@ def metric_line(entry: MetricEntry) -> str:
 
     >>> metric_line(MetricEntry("network", "logits", "top-1", 0.996, 0.95, 256, ["avx2"]))
     "'logits' top-1 agreement 99.6 %, 95 % needed; 256 samples, measured on avx2"
+    >>> metric_line(MetricEntry("", "tokens", "top-1", 0.996, 0.95, 64, ["avx2"]))
+    "whole task: 'tokens' top-1 agreement 99.6 %, 95 % needed; 64 samples, measured on avx2"
     """
     metric = METRICS.get(entry.metric)
     about, show = (entry.metric, "{:.6g}".format) if metric is None else (metric.about, metric.show)
     note = f"{entry.note}; " if entry.note else ""
     where = f"{entry.n_samples} samples, measured on {', '.join(entry.isa) or 'a processor without a name'}"
-    return f"{note}'{entry.output}' {about} {show(entry.value)}, {show(entry.allowance)} needed; {where}"
+    task = "" if entry.part else "whole task: "
+    return (
+        f"{note}{task}'{entry.output}' {about} {show(entry.value)}, {show(entry.allowance)} needed; {where}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

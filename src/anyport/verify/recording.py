@@ -93,6 +93,30 @@ def record(
     return Recording(signature, dict(metrics), runs)
 
 
+def n_recorded(
+    reference: Session,
+    feeds: Mapping[str, np.ndarray],
+    signature: Signature,
+    settings: RecordSettings | None = None,
+) -> int:
+    """Return how many samples of the size of this one `record` keeps, so that they can be chosen before.
+
+    Args:
+        reference: Answers it; stays the caller's to close.
+        feeds: Of one sample.
+        signature: Of the part.
+        settings: As for `record`.
+
+    Raises:
+        InputError: The sample does not fit.
+        MismatchError: The model has no answer to an output.
+    """
+    limits = settings or RecordSettings()
+    check_feeds(feeds, signature.inputs, signature.dims)
+    _, size_bytes = _answered(reference, feeds, signature)
+    return min(MAX_SAMPLES, max(MIN_SAMPLES, limits.budget_bytes // max(1, size_bytes)))
+
+
 def _answered(reference: Session, feeds: Mapping[str, np.ndarray], signature: Signature) -> tuple[Run, int]:
     """Return the narrowed run, and how many bytes it takes."""
     given = _narrowed({spec.name: feeds[spec.name] for spec in signature.inputs}, signature.inputs)

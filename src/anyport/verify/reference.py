@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
+from anyport.bundle.proof import index_in_whole
 from anyport.cases import splitmix64
 from anyport.verify.tolerance import FLOAT32_EPSILON, TINY
 
@@ -51,10 +52,23 @@ class Answer:
     Attributes:
         outputs: Output name -> array, rounded to the type of the output.
         floors: Float output name -> its floor; whole-number outputs have none.
+        shapes: Output name -> its shape, for those of which ``outputs`` holds a sample
+            (`anyport.bundle.proof.sample_of`).
     """
 
     outputs: Mapping[str, np.ndarray]
     floors: Mapping[str, Floor]
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def shape_of(self, output: str) -> tuple[int, ...]:
+        """Return the shape of an output as the graph gives it."""
+        return tuple(self.shapes.get(output, self.outputs[output].shape))
+
+    def index_of(self, output: str, index: tuple[int, ...]) -> tuple[int, ...]:
+        """Return where in an output an element of ``outputs`` lies; the same, unless that is a sample."""
+        if output not in self.shapes or not index:
+            return index
+        return index_in_whole(index[0], self.outputs[output].size, self.shapes[output])
 
 
 class Reference(Protocol):

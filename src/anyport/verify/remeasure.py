@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from anyport.verify.agreement import Evaluation, Measure, measure_agreement, what_helps
+from anyport.verify.agreement import what_helps
 from anyport.verify.lossy import metric_line
 from anyport.verify.metric import METRICS
 from anyport.verify.verdict import Leg, Status, Verdict
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from anyport.bundle.manifest import VariantEntry
     from anyport.cases import Case
     from anyport.runtime.session import Session
-    from anyport.verify.agreement import Recording
-    from anyport.verify.reference import PartSpec, Reference
+    from anyport.verify.agreement import Evaluation, Measure
+    from anyport.verify.reference import Answer, PartSpec, Reference
     from anyport.verify.sampling import SampledSession
     from anyport.verify.sweep import CasePlan
 
@@ -27,23 +27,19 @@ _NOT_COUNTED: Final = Leg("weights", Status.NOT_APPLICABLE, "they are rounded on
 _DO_FAIL: Final = "use another variant on this machine: another processor rounds otherwise"
 
 
-def remeasure(
-    recording: Recording, reference: Reference, candidate: SampledSession, plan: CasePlan, part: PartSpec
+def judge_lossy(
+    evaluation: Evaluation, reference: Reference, candidate: SampledSession, plan: CasePlan, part: PartSpec
 ) -> Verdict:
     """Judge a lossy graph by what it answers here.
 
     Args:
-        recording: The samples, and the allowance for each output.
+        evaluation: What was measured here: of the graph's whole answers, or of the task it works in.
         reference: Knows the exact answers to ``plan``: of those only the form is compared, so that every
             size of the axes is tried.
-        candidate: Stays the caller's to close. Its whole answers are measured: the samples are kept whole.
+        candidate: Stays the caller's to close.
         plan: The cases of the exact proof.
         part: What is compared.
-
-    Raises:
-        MismatchError: A recorded answer is NaN or infinite.
     """
-    evaluation = measure_agreement(recording, candidate.whole)
     fault = next((text for case in plan.cases if (text := _form_fault(reference, candidate, case, part))), "")
     legs = (_values_leg(evaluation, fault, len(plan.cases)), _power_leg(evaluation), _NOT_COUNTED)
     return Verdict(part, plan, legs, (), evaluation=evaluation)
@@ -62,18 +58,18 @@ def built_leg(entry: VariantEntry) -> Leg:
 
 def _form_fault(reference: Reference, candidate: Session, case: Case, part: PartSpec) -> str:
     """Return what is wrong with the form of an answer to a case of the exact proof."""
-    exact, got = reference.answer(case).outputs, candidate.run(case.arrays(part.inputs))
-    return next((text for name in exact if (text := _fault(case, name, exact[name], got))), "")
+    answer, got = reference.answer(case), candidate.run(case.arrays(part.inputs))
+    return next((text for name in answer.outputs if (text := _fault(case, name, answer, got))), "")
 
 
-def _fault(case: Case, name: str, exact: np.ndarray, got: Mapping[str, np.ndarray]) -> str:
+def _fault(case: Case, name: str, answer: Answer, got: Mapping[str, np.ndarray]) -> str:
     place = f"in case '{case.name}'"
     if name not in got:
         return f"output '{name}' is missing {place}"
-    mine = got[name]
+    mine, exact = got[name], answer.outputs[name]
     if (mine.dtype, mine.shape) != (exact.dtype, exact.shape):
-        forms = [f"{array.dtype}{list(array.shape)}" for array in (mine, exact)]
-        return f"output '{name}' is {forms[0]} {place}, must be {forms[1]}"
+        needed = f"{exact.dtype}{list(answer.shape_of(name))}"
+        return f"output '{name}' is {mine.dtype}{list(mine.shape)} {place}, must be {needed}"
     if case.kind == "boundary":  # extreme values may leave the range that was calibrated
         return ""
     n_bad = int(np.count_nonzero(np.isfinite(exact) & ~np.isfinite(mine)))
@@ -81,7 +77,7 @@ def _fault(case: Case, name: str, exact: np.ndarray, got: Mapping[str, np.ndarra
 
 
 def _values_leg(evaluation: Evaluation, fault: str, n_cases: int) -> Leg:
-    lines = tuple(one.line for one in evaluation.measures)
+    lines = (*(one.line for one in evaluation.measures), *evaluation.notes)
     forms = f"{n_cases} cases of the exact proof: types, sizes and finiteness of the answers"
     if fault:
         return Leg("values", Status.FAIL, fault, lines, _DO_FAIL)

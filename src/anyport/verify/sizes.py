@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
 from anyport.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from anyport.cases import CaseKind
     from anyport.tensors import Dim, TensorSpec
@@ -23,6 +23,8 @@ _BASE_LENGTH: Final = (
 )
 _UNSEEN_STEPS: Final = (1, 3)  # from the base size; a batch 1..64 is tried at 3 and 5
 _MIB: Final = 2.0**20
+# Answers are held in float32 and float64 at once; a layer may answer 24 times what it is given.
+_ANSWER_MULTIPLE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,10 @@ class SweepSettings:
     """How much a sweep may try.
 
     Attributes:
-        max_case_bytes: The inputs of one case take at most this much.
-        max_cases: At most this many cases, and one more for each input above the eighth: a case in which it
-            alone differs says whether it is used at all.
+        max_case_bytes: The inputs of one case take at most this much, its answers four times as much.
+        max_cases: At most this many cases, and one more for each input above the eighth. Three random ones,
+            and one for each input in which it alone differs, are there in any case: these say whether an
+            input is used at all.
         seed: Chooses the random inputs.
         seen_sizes: Dim name -> sizes that the export was traced with; two others are tried.
     """
@@ -76,22 +79,41 @@ class SizePlan:
 
 @dataclass(frozen=True, slots=True)
 class SizeLimits:
-    """The inputs, their dims, and how many bytes one case may take."""
+    """The inputs, their dims, and how many bytes one case may take.
+
+    Attributes:
+        inputs: Of the part.
+        dims: Of the inputs.
+        max_case_bytes: For the inputs.
+        outputs: Those whose sizes follow from the inputs'.
+        max_answer_bytes: For them.
+    """
 
     inputs: tuple[TensorSpec, ...]
     dims: Mapping[str, Dim]
     max_case_bytes: int
+    outputs: tuple[TensorSpec, ...]
+    max_answer_bytes: int
 
-    def n_bytes(self, sizes: Mapping[str, int]) -> int:
-        """Return how many bytes the inputs of a case take."""
-        return sum(
-            int(np.prod(spec.shape(sizes), dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-            for spec in self.inputs
-        )
+    @classmethod
+    def of(
+        cls,
+        inputs: Sequence[TensorSpec],
+        dims: Mapping[str, Dim],
+        max_case_bytes: int,
+        outputs: Sequence[TensorSpec],
+    ) -> Self:
+        """Return the limits under which at least the smallest answers are tried, however large they are."""
+        known = tuple(one for one in outputs if all(axis.names <= dims.keys() for axis in one.axes))
+        least = n_bytes(known, {name: dim.low for name, dim in dims.items()})
+        return cls(tuple(inputs), dims, max_case_bytes, known, max(_ANSWER_MULTIPLE * max_case_bytes, least))
 
     def hold(self, sizes: Mapping[str, int]) -> bool:
         """Say whether a case of these sizes may be tried."""
-        return self.n_bytes(sizes) <= self.max_case_bytes
+        return (
+            n_bytes(self.inputs, sizes) <= self.max_case_bytes
+            and n_bytes(self.outputs, sizes) <= self.max_answer_bytes
+        )
 
     def between(self, low: Sizes, high: Sizes, n: int = 1024) -> Sizes:
         """Return the largest sizes on the way from ``low`` to ``high`` that may be tried; ``low`` may be."""
@@ -111,18 +133,30 @@ class SizeLimits:
         }
 
 
-def plan_sizes(inputs: Sequence[TensorSpec], dims: Mapping[str, Dim], settings: SweepSettings) -> SizePlan:
+def n_bytes(specs: Iterable[TensorSpec], sizes: Mapping[str, int]) -> int:
+    """Return how many bytes arrays of these sizes take."""
+    return sum(
+        int(np.prod(spec.shape(sizes), dtype=np.int64)) * np.dtype(spec.dtype).itemsize for spec in specs
+    )
+
+
+def plan_sizes(
+    inputs: Sequence[TensorSpec],
+    dims: Mapping[str, Dim],
+    settings: SweepSettings,
+    outputs: Sequence[TensorSpec] = (),
+) -> SizePlan:
     """Choose the sizes to try.
 
     Raises:
         UsageError: A named axis has no dim, or not even the smallest inputs fit into ``max_case_bytes``.
     """
     used = _used_dims(inputs, dims)
-    limits = SizeLimits(tuple(inputs), used, settings.max_case_bytes)
+    limits = SizeLimits.of(inputs, used, settings.max_case_bytes, outputs)
     least = {name: dim.low for name, dim in used.items()}
     if not limits.hold(least):
         raise UsageError(
-            f"the smallest inputs take {limits.n_bytes(least) / _MIB:.3g} MiB, a case may take "
+            f"the smallest inputs take {n_bytes(limits.inputs, least) / _MIB:.3g} MiB, a case may take "
             f"{settings.max_case_bytes / _MIB:.3g} MiB",
             do="raise --max-case-bytes",
         )

@@ -81,12 +81,13 @@ def plan_cases(
     dims: Mapping[str, Dim],
     settings: SweepSettings,
     given: Sequence[Case] = (),
+    outputs: Sequence[TensorSpec] = (),
 ) -> CasePlan:
     """Plan the cases of a comparison; the order below is the priority under ``settings.max_cases``.
 
-    1. The user's own (never more than half of the cases, where others wait).
+    1. The user's own (never more than half of ``max_cases``, where others wait).
     2. Three random cases at small sizes, and one for each input in which it alone differs: without these
-       nothing can be said about the power of the verdict.
+       nothing can be said about the power of the verdict, so they are planned whatever the limit is.
     3. Masks: a fully padded row, all ones, left padded, all zeros. Elsewhere masks are padded at the right.
     4. Sizes: all unseen by the export, all largest, all least; then each dim alone: unseen twice, largest,
        least, middle.
@@ -99,14 +100,16 @@ def plan_cases(
         UsageError: A whole-number input has no range, an axis has no dim, or nothing fits the limits.
         InputError: A given case does not fit the inputs.
     """
-    sizes = plan_sizes(inputs, dims, settings)
+    sizes = plan_sizes(inputs, dims, settings, outputs)
     filler = _Filler(tuple(inputs), settings.seed)
     filler.check()
-    made = [*_random_cases(filler, sizes.base), *_mask_cases(filler, sizes.base, dims)]
+    needed = _random_cases(filler, sizes.base)
+    made = [*needed, *_mask_cases(filler, sizes.base, dims)]
     made += [filler.case(case.name, case.kind, case.sizes, filler.ordinary()) for case in sizes.cases]
     made += _value_cases(filler, sizes.base)
     own = _checked(given, inputs, dims)
-    return _bounded(own, _distinct(made, own), sizes, settings, len(inputs))
+    bound = _Bound(settings.max_cases, len(inputs), len(_distinct(needed, own)))
+    return bound.applied(own, _distinct(made, own), sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +239,26 @@ def _distinct(made: Sequence[Case], own: Sequence[Case]) -> list[Case]:
     return list(distinct.values())
 
 
-def _bounded(
-    own: list[Case], made: list[Case], sizes: SizePlan, settings: SweepSettings, n_inputs: int
-) -> CasePlan:
-    limit = settings.max_cases + max(0, n_inputs - _USUAL_INPUTS)
-    n_own = min(len(own), max(limit - len(made), (limit + 1) // 2))
-    n_made = limit - n_own
-    dropped = [f"{case.name}: above max_cases = {limit}" for case in (*own[n_own:], *made[n_made:])]
-    return CasePlan((*own[:n_own], *made[:n_made]), (*sizes.notes, *dropped))
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """How many cases there may be.
+
+    Attributes:
+        max_cases: As the settings say.
+        n_inputs: Of the part.
+        n_needed: So many of the planned ones stay, whatever the bound; they are the first.
+    """
+
+    max_cases: int
+    n_inputs: int
+    n_needed: int
+
+    def applied(self, own: list[Case], made: list[Case], sizes: SizePlan) -> CasePlan:
+        limit = self.max_cases + max(0, self.n_inputs - _USUAL_INPUTS)
+        n_own = min(len(own), max(limit - len(made), (self.max_cases + 1) // 2))
+        n_made = max(limit - n_own, self.n_needed)
+        dropped = [f"{case.name}: above max_cases = {limit}" for case in (*own[n_own:], *made[n_made:])]
+        return CasePlan((*own[:n_own], *made[:n_made]), (*sizes.notes, *dropped))
 
 
 __all__ = ["CasePlan", "SweepSettings", "describe_cases", "plan_cases", "sizes_text", "typical_case"]

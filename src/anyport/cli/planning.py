@@ -1,0 +1,91 @@
+"""How `anyport plan` lays its figures out for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from anyport.bundle.disk import size_text
+from anyport.cli.options import table
+
+if TYPE_CHECKING:
+    from anyport.build import BuildCost
+
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 3600
+_SHORT: Final = 3  # of so many units the next smaller one is written
+
+
+def cost_lines(cost: BuildCost) -> list[str]:
+    """Return one line for the source, one for each part, and one for each thing that is needed."""
+    n_parameters = cost.n_parameters / 1e6
+    lines = [
+        f"  {'source':<9} {cost.model}, {n_parameters:.2f} M parameters   {cost.source}",
+        _read_line(cost),
+    ]
+    rows = [("part", "parameters", "cases", "in the bundle", "time")]
+    rows += [
+        (
+            part.name,
+            f"{part.n_parameters / 1e6:.2f} M",
+            str(part.n_cases),
+            size_text(part.disk_bytes),
+            time_text(part.time_s),
+        )
+        for part in cost.parts
+    ]
+    needed = [
+        ("bundle", _bundle_text(cost)),
+        *((method, f"{size_text(size)} of the bundle") for method, size in cost.variants.items()),
+        (
+            "disk",
+            f"{size_text(cost.disk_bytes)} where the bundle goes; {size_text(cost.free_bytes)} are free",
+        ),
+        ("memory", _memory_text(cost)),
+        ("time", _time_text(cost)),
+    ]
+    lines += [*table(rows).splitlines(), *(f"  {name:<9} {text}" for name, text in needed)]
+    return lines + [f"  NOT ENOUGH {word}" for word in cost.lacks]
+
+
+def _read_line(cost: BuildCost) -> str:
+    if cost.files is None:
+        return f"  {'read':<9} what your function reads: it was called, only it knows what it makes"
+    verb = "read" if cost.files.is_here else "download"
+    names = list(cost.files.sizes)
+    files = names[0] if len(names) == 1 else f"{len(names)} files"
+    return f"  {verb:<9} {size_text(cost.files.size_bytes)}: {files}"
+
+
+def _bundle_text(cost: BuildCost) -> str:
+    weights = size_text(sum(part.weight_bytes for part in cost.parts))
+    proof = size_text(sum(part.proof_bytes for part in cost.parts))
+    return f"about {size_text(cost.bundle_bytes)}: {weights} of weights, {proof} of proof, and the rest"
+
+
+def _memory_text(cost: BuildCost) -> str:
+    free = "" if cost.free_memory_bytes is None else f"; {size_text(cost.free_memory_bytes)} are free"
+    return f"about {size_text(cost.memory_bytes)} at the most, in {cost.largest_part}{free}"
+
+
+def _time_text(cost: BuildCost) -> str:
+    speed = f"{cost.speed.float32 / 1e9:.0f} GFLOP/s ({cost.speed.float64 / 1e9:.0f} in float64)"
+    more = ", and compression" if cost.variants else ""
+    return f"about {time_text(cost.time_s)}{more}   at {speed}, if nothing else runs"
+
+
+def time_text(time_s: float) -> str:
+    """Write a time for people.
+
+    >>> time_text(41), time_text(130), time_text(1300), time_text(9000)
+    ('41 s', '2 min 10 s', '22 min', '2 h 30 min')
+    """
+    whole_s = round(time_s)
+    if whole_s < _MINUTE_S:
+        return f"{max(whole_s, 1)} s"
+    unit_s, word, less_s, less = (
+        (_MINUTE_S, "min", 1, "s") if whole_s < _HOUR_S else (_HOUR_S, "h", _MINUTE_S, "min")
+    )
+    n, rest_s = divmod(whole_s, unit_s)
+    if n > _SHORT:
+        return f"{round(whole_s / unit_s)} {word}"
+    return f"{n} {word} {rest_s // less_s} {less}"

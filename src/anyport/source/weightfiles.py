@@ -1,0 +1,180 @@
+"""Which files hold a checkpoint's weights, and how large they are, without reading a weight.
+
+A folder, a Hugging Face id or a single file. Of a folder, the files are chosen as transformers and diffusers
+choose them: safetensors before pickles, one file before an index of shards.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from anyport.bundle import read_header
+from anyport.errors import BundleError, SourceError
+from anyport.source.lines import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_NAMES: Final = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_PIPELINE: Final = "model_index.json"  # of diffusers: its folders are models
+_AGAIN: Final = "download the checkpoint again; all files must come from one version of it"
+_SHOWN: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFiles:
+    """The files that a model is loaded from.
+
+    Attributes:
+        sizes: File -> bytes.
+        is_here: Nothing needs to be downloaded.
+    """
+
+    sizes: Mapping[str, int]
+    is_here: bool = True
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files."""
+        return sum(self.sizes.values())
+
+
+def weight_files(checkpoint: str | Path) -> WeightFiles:
+    """Find the files of weights, and check that they are whole; of safetensors the headers are read.
+
+    Args:
+        checkpoint: A folder, one file, or a Hugging Face id, whose sizes the hub is asked for.
+
+    Raises:
+        SourceError: There are none, or some are missing or truncated; they are named.
+    """
+    path = Path(checkpoint)
+    if path.is_file():
+        return WeightFiles({path.name: path.stat().st_size})
+    if path.is_dir():
+        return WeightFiles(_in_folder(path))
+    name = str(checkpoint)
+    if (snapshot := _downloaded(name)) is not None:
+        return WeightFiles(_in_folder(snapshot))
+    listing = _hub_listing(name)
+    return WeightFiles(_chosen(name, listing, lambda file: _download(name, file)), is_here=False)
+
+
+def _in_folder(folder: Path) -> dict[str, int]:
+    files = (p for pattern in ("*", "*/*") for p in folder.glob(pattern) if p.is_file())
+    listing = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    sizes = _chosen(folder.name, listing, lambda file: folder / file)
+    for file in sizes:
+        if file.endswith(".safetensors"):
+            _check_header(folder / file)
+    return sizes
+
+
+def _chosen(name: str, listing: Mapping[str, int], place: Callable[[str], Path]) -> dict[str, int]:
+    """Return the files that are read, of all that there are; ``place`` says where a small one lies."""
+    sizes: dict[str, int] = {}
+    for prefix in _prefixes(listing, place):
+        found = next((prefix + file for file in _NAMES if prefix + file in listing), None)
+        if found is None:
+            raise SourceError(
+                f"'{name}' has no weights: neither {prefix}{_NAMES[0]} nor another file that is known",
+                do=_AGAIN,
+            )
+        files = sorted(set(_shards(prefix, found, place(found)))) if found.endswith(".json") else [found]
+        if missing := [file for file in files if file not in listing]:
+            raise SourceError(
+                f"'{name}' lacks {len(missing)} of its {len(files)} files of weights: {_listed(missing)}",
+                where=f"{found} names {'it' if len(missing) == 1 else 'them'}",
+                do=_AGAIN,
+            )
+        sizes |= {file: listing[file] for file in files}
+    return sizes
+
+
+def _prefixes(listing: Mapping[str, int], place: Callable[[str], Path]) -> list[str]:
+    """Return the folders of a pipeline's models, or the one of a model."""
+    if _PIPELINE not in listing:
+        return [""]
+    parts = _json(place(_PIPELINE))
+    return [f"{part}/" for part in parts if f"{part}/config.json" in listing]
+
+
+def _shards(prefix: str, index: str, path: Path) -> Iterator[str]:
+    weights = _json(path).get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        raise SourceError(f"'{index}' names no weights: it has no 'weight_map'", do=_AGAIN)
+    for shard in weights.values():
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise SourceError(f"'{index}' names the file {shard!r}, which does not lie beside it")
+        yield prefix + shard
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise SourceError(f"'{path.name}' cannot be read: {first_line(err)}", do=_AGAIN) from err
+    return content if isinstance(content, dict) else {}
+
+
+def _check_header(path: Path) -> None:
+    try:
+        read_header(path.resolve())  # the hub's cache keeps links
+    except BundleError as err:
+        raise SourceError(err.what, where=path.name, do=_AGAIN) from err
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(f"'{name}'" for name in names[:_SHOWN]) + more
+
+
+def _downloaded(name: str) -> Path | None:
+    """Return the folder of the hub's cache that has a checkpoint's weights already."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = [try_to_load_from_cache(name, file) for file in _NAMES]
+    except HFValidationError as err:
+        raise SourceError(f"'{name}' is no folder here, and no Hugging Face id: {first_line(err)}") from err
+    first = next((path for path in found if isinstance(path, str)), None)
+    if first is None:
+        return None
+    folder = Path(first).parent
+    try:
+        _in_folder(folder)
+    except SourceError:  # a download that was interrupted goes on
+        return None
+    return folder
+
+
+def _hub_listing(name: str) -> dict[str, int]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        files = HfApi().model_info(name, files_metadata=True).siblings
+    except (OSError, ValueError, HfHubHTTPError) as err:
+        raise SourceError(
+            f"'{name}' is no folder here, and the Hugging Face hub does not say how large it is: "
+            f"{first_line(err)}",
+            do="download it first (hf download), and give the folder",
+        ) from err
+    return {file.rfilename: file.size or 0 for file in files or []}
+
+
+def _download(name: str, file: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(name, file))

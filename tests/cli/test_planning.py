@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from anyport.build.estimate import BuildCost, PartCost, Speed
+from anyport.cli.planning import cost_lines, time_text
+from anyport.source import WeightFiles
+
+COST = BuildCost(
+    model="blip",
+    source="Salesforce/blip",
+    task="caption",
+    files=WeightFiles({"a.safetensors": 600_000_000, "b.safetensors": 300_000_000}, is_here=False),
+    parts=(
+        PartCost("vision", 86_000_000, 12, 344_000_000, 200_000, 1_000_000, 1_600_000_000, 300.0),
+        PartCost("decoder", 138_000_000, 84, 495_000_000, 400_000, 4_000_000, 900_000_000, 250.0),
+    ),
+    variants={"int8": 225_000_000},
+    work_bytes=500_000_000,
+    asset_bytes=700_000,
+    n_parameters=224_000_000,
+    model_bytes=896_000_000,
+    free_bytes=60_000_000_000,
+    free_memory_bytes=16_000_000_000,
+    speed=Speed(1e11, 4.5e10),
+)
+
+
+def test_the_lines() -> None:
+    assert cost_lines(COST) == [
+        "  source    blip, 224.00 M parameters   Salesforce/blip",
+        "  download  900.0 MB: 2 files",
+        "  part      parameters   cases   in the bundle   time",
+        "  vision    86.00 M      12      345.2 MB        5 min",
+        "  decoder   138.00 M     84      499.4 MB        4 min",
+        "  bundle    about 1.1 GB: 839.0 MB of weights, 5.0 MB of proof, and the rest",
+        "  int8      225.0 MB of the bundle",
+        "  disk      1.6 GB where the bundle goes; 60.0 GB are free",
+        "  memory    about 3.3 GB at the most, in vision; 16.0 GB are free",
+        "  time      about 9 min, and compression   at 100 GFLOP/s (45 in float64), if nothing else runs",
+    ]
+
+
+def test_what_is_not_enough_and_what_is_not_known() -> None:
+    lines = cost_lines(replace(COST, free_bytes=1_000, free_memory_bytes=None, files=None, variants={}))
+    assert lines[1] == "  read      what your function reads: it was called, only it knows what it makes"
+    assert lines[-1] == "  NOT ENOUGH disk"
+    assert lines[-3] == "  memory    about 3.3 GB at the most, in vision"
+    assert cost_lines(replace(COST, free_memory_bytes=5))[-1] == "  NOT ENOUGH memory"
+
+
+def test_one_file_is_named() -> None:
+    files = WeightFiles({"model.safetensors": 4})
+    assert cost_lines(replace(COST, files=files))[1] == "  read      4 bytes: model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("time_s", "text"),
+    [(0.2, "1 s"), (59.4, "59 s"), (60, "1 min 0 s"), (239, "3 min 59 s"), (240, "4 min"), (3599, "60 min"),
+     (3600, "1 h 0 min"), (9000, "2 h 30 min"), (90_000, "25 h")],
+)  # fmt: skip
+def test_times(time_s: float, text: str) -> None:
+    assert time_text(time_s) == text
