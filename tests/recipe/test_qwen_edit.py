@@ -15,7 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from anyport.errors import MissingExtraError, SourceError
-from anyport.recipe.qwen_edit import load
+from anyport.recipe.qwen_edit import load, outline
 from anyport.source import SourceRequest, find_model
 from tests.recipe.loras import ALPHA, RANK, write_lora
 from tests.recipe.qwen_folders import write_folder
@@ -177,3 +177,12 @@ def test_diffusers_is_asked_for(saved: Path, monkeypatch: pytest.MonkeyPatch) ->
         "a pipeline of diffusers needs the package 'diffusers', which is not installed\n"
         "  do:    pip install 'anyport[edit]'"
     )
+
+
+def test_an_outline_is_the_model_without_its_weights(saved: Path) -> None:
+    whole, outlined = load(saved), outline(saved)
+    assert [part.signature for part in outlined.parts] == [part.signature for part in whole.parts]
+    assert (outlined.task, outlined.settings) == (whole.task, whole.settings)
+    for one, other in zip(outlined.parts, whole.parts, strict=True):
+        assert {w.shape for w in one.module.parameters()} == {w.shape for w in other.module.parameters()}
+        assert all(w.is_meta for w in (*one.module.parameters(), *one.module.buffers())), one.name

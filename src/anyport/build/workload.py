@@ -92,7 +92,7 @@ def workload_of(part: Part, settings: BuildSettings) -> Workload:
     """
     signature = part.signature
     seen = example_sizes(tuple(signature.dims.values()))
-    sweep = sweep_settings(settings, seen)
+    sweep = sweep_settings(settings, seen, part.max_case_bytes)
     plan = plan_cases(signature.inputs, signature.dims, sweep, (), signature.outputs)
     adapter, counted = Adapter(part), dict[tuple[tuple[str, int], ...], Run]()
     used: set[int] = set()

@@ -69,7 +69,10 @@ def outline(checkpoint: str | Path) -> Model:
         MissingExtraError: diffusers is not installed.
         SourceError: As for `load`, but for what only the weights can tell.
     """
-    return _taken_apart(checkpoint, _checked(checkpoint), (), _shape_of)
+    found = _taken_apart(checkpoint, _checked(checkpoint), (), _shape_of)
+    for part in found.parts:
+        part.module.to("meta")  # what a wrapper has computed from the configuration
+    return found
 
 
 def _checked(checkpoint: str | Path) -> Path:
