@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from anyport.errors import SourceError, UsageError
@@ -278,6 +279,7 @@ def test_a_lora_where_none_can_be_merged(digits: Path, source: str, text: str) -
     (digits / "checkpoint").mkdir()
     config = '{"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}'
     (digits / "checkpoint" / "config.json").write_text(config, encoding="utf-8")
+    save_file({"weight": torch.zeros(1)}, digits / "checkpoint" / "model.safetensors")
     with pytest.raises(UsageError) as caught:
         find_model(SourceRequest(source, digits, signature(), adapters=("a.safetensors",)))
     assert caught.value.what == text
