@@ -158,7 +158,9 @@ def test_our_own_mistake_shows_where(shell: Shell, monkeypatch: pytest.MonkeyPat
 )
 def test_a_signal_ends_in_order_with_its_code(sent: signal.Signals, code: int, word: str) -> None:
     program = (
-        "import sys, time, click\n"
+        "import signal, sys, time, click\n"
+        # a shell without job control starts background work with Ctrl-C switched off
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from anyport.cli import frame\n"
         "from anyport.cli.verbs import VERBS, Verb\n"
         "@click.command()\n"
