@@ -31,7 +31,7 @@ def psnr(found: np.ndarray, wanted: np.ndarray) -> float:
     return 10 * math.log10(1 / error) if error else math.inf
 
 
-def edits(task: Any, words: argparse.Namespace, seed: int) -> list[tuple[int, int, float]]:  # noqa: ANN401
+def edits(task: Any, words: argparse.Namespace, seed: int) -> list[tuple[int, int, float]]:  # noqa: ANN401  (the task decides)
     """Return the steps computed, of how many, and PSNR, for every threshold."""
     found = []
     first = None

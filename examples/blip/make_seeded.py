@@ -169,7 +169,7 @@ def write_folder(folder: Path, kind: str, size: Size, seed: int) -> None:
 def write_original(path: Path, kind: str, size: Size, seed: int) -> None:
     """Write a .pth file as the training of salesforce/BLIP does."""
     weights = seeded(kind, size, seed).state_dict()
-    torch.save({"model": {original_name(key): value for key, value in weights.items()}}, path)  # noqa: TID251
+    torch.save({"model": {original_name(key): value for key, value in weights.items()}}, path)  # noqa: TID251  (the form that it stands for)
 
 
 def main() -> None:

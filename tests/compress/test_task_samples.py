@@ -21,8 +21,9 @@ from anyport.compress.task_samples import (
 )
 from anyport.errors import InputError
 from anyport.task import TaskOptions
+from anyport.task.graphs import OpenGraphs
 from anyport.task.picture_settings import fit_picture
-from anyport.task.trials import TRIALS, PartSessions, open_trial, unfilled
+from anyport.task.trials import TRIALS, open_trial, unfilled
 from anyport.verify import MIN_SAMPLES, Status, choose_metrics, evaluate, record
 from tests.task import blip
 
@@ -61,7 +62,7 @@ class Bench:
         if session is not None:
             sessions[part] = session
         own = self.graphs
-        return open_trial(PartSessions(own.task, own.settings, own.parts, sessions, own.read_bytes))
+        return open_trial(OpenGraphs(own.task, own.settings, own.parts, sessions, own.read_bytes))
 
 
 def test_pictures_are_divided_and_texts_go_around(photos: TaskPictures) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from anyport.errors import UsageError
 from anyport.task import TASKS, TaskOptions, edit_rehearsal
+from anyport.task.graphs import OpenGraphs
 from anyport.task.rehearsals import (
     REHEARSALS,
-    OpenGraphs,
     TaskAnswer,
     TaskRequest,
     WatchedGraphs,

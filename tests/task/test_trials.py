@@ -5,11 +5,11 @@ import pytest
 
 from anyport.errors import InputError, UsageError
 from anyport.task import TaskOptions
+from anyport.task.graphs import OpenGraphs
 from anyport.task.opening import TASKS
 from anyport.task.trials import (
     MAX_TEXTS,
     TRIALS,
-    PartSessions,
     check_tokens,
     open_trial,
     text_spec,
@@ -32,7 +32,7 @@ def test_the_table_names_tasks_that_there_are_in_order() -> None:
 def test_a_trial_is_opened_from_sessions_that_are_open(task: str) -> None:
     graphs = blip.graphs(task)
     sessions = {part: graphs.open(part, TaskOptions()) for part in graphs.parts}
-    lent = PartSessions(task, graphs.settings, graphs.parts, sessions, graphs.read_bytes)
+    lent = OpenGraphs(task, graphs.settings, graphs.parts, sessions, graphs.read_bytes)
     trial = open_trial(lent)
     assert set(trial.parts) <= set(graphs.parts)
     assert tuple(spec.name for spec in trial.outputs) == TRIALS[task].outputs
@@ -49,7 +49,7 @@ def test_texts_go_around_and_none_comes_twice() -> None:
 
 def test_a_task_without_a_trial_is_refused() -> None:
     with pytest.raises(UsageError) as err:
-        open_trial(PartSessions("classify", {}, {}, {}, lambda _: b""))
+        open_trial(OpenGraphs("classify", {}, {}, {}, lambda _: b""))
     assert err.value.what == (
         "the task 'classify' cannot be judged as a whole: known are answer, caption, embed, match"
     )

@@ -10,11 +10,12 @@ from anyport.errors import InputError
 from anyport.task.answer import Answerer
 from anyport.task.caption import Captioner
 from anyport.task.generation import Generation
+from anyport.task.graphs import OpenGraphs
 from anyport.task.opening import task_of
 from anyport.task.picture_settings import fitted_pictures
 from anyport.task.task import TaskOptions
 from anyport.task.text_writer import GenerationSettings
-from anyport.task.trials import PartSessions, open_trial
+from anyport.task.trials import open_trial
 from tests.task import blip
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def with_decoder(task: str, changed_at: int) -> Trial:
     graphs = blip.graphs(task, max_new_tokens=8)
     sessions = {part: graphs.open(part, TaskOptions()) for part in graphs.parts}
     changed = sessions | {"text_decoder": Changed(sessions["text_decoder"], changed_at)}
-    return open_trial(PartSessions(task, graphs.settings, graphs.parts, changed, graphs.read_bytes))
+    return open_trial(OpenGraphs(task, graphs.settings, graphs.parts, changed, graphs.read_bytes))
 
 
 def test_a_caption_is_what_the_task_itself_writes() -> None:
@@ -147,7 +148,7 @@ def test_the_margin_is_that_of_the_closest_choice(task: str) -> None:
     def margin(change: Callable[[np.ndarray], np.ndarray]) -> float:
         decoder = Redone(sessions["text_decoder"], 0, change=change)
         others = {**sessions, "text_decoder": decoder}
-        trial = open_trial(PartSessions(task, graphs.settings, graphs.parts, others, graphs.read_bytes))
+        trial = open_trial(OpenGraphs(task, graphs.settings, graphs.parts, others, graphs.read_bytes))
         return trial.margin(trial.prepare(fitted(trial, 0), [QUESTION]))
 
     exact = margin(np.copy)

@@ -20,7 +20,8 @@ from anyport.bundle import (
     seal_bundle,
     write_proof,
 )
-from anyport.task.trials import PartSessions, open_trial
+from anyport.task.graphs import OpenGraphs
+from anyport.task.trials import open_trial
 from anyport.verify import Evaluated, choose_metrics, evaluate, record
 from anyport.verify.lossy import write_task_evaluated
 from anyport.verify.tasks import form_of
@@ -50,7 +51,7 @@ def exact(part: str) -> blip.TorchPart:
 
 def trial_with(others: dict[str, Session]) -> Trial:
     sessions: dict[str, Any] = {part: exact(part) for part in PARTS} | others
-    return open_trial(PartSessions("caption", GRAPHS.settings, GRAPHS.parts, sessions, GRAPHS.read_bytes))
+    return open_trial(OpenGraphs("caption", GRAPHS.settings, GRAPHS.parts, sessions, GRAPHS.read_bytes))
 
 
 @cache

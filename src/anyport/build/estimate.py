@@ -268,7 +268,7 @@ def _time_s(load: Workload, speed: Speed) -> float:
 
 def _compressed(method: str, load: Workload) -> tuple[int, int]:
     """Return the size of a part's graph in another form, and how many forms are tried."""
-    kinds = {"Conv": sum(n_axes > 2 for _, n_axes in load.weights), "MatMul": len(load.weights)}  # noqa: PLR2004
+    kinds = {"Conv": sum(n_axes > 2 for _, n_axes in load.weights), "MatMul": len(load.weights)}  # noqa: PLR2004  (a matrix)
     methods = candidates(method, kinds)
     if isinstance(methods[0], Fp16Storage):
         return load.weight_bytes // 2, len(methods)

@@ -28,9 +28,10 @@ from anyport.compress.task_samples import (
 from anyport.errors import CompressError, InputError, SessionError, UsageError, did_you_mean
 from anyport.graph.storing import read_graph
 from anyport.runtime import SessionOptions, open_session
+from anyport.task.graphs import OpenGraphs
 from anyport.task.picture_settings import PictureSettings
 from anyport.task.texts import TextReader, TextSettings, read_lines
-from anyport.task.trials import TOKENS, TRIALS, PartSessions, open_trial, tokens_of
+from anyport.task.trials import TOKENS, TRIALS, open_trial, tokens_of
 from anyport.tensors import tensor
 from anyport.verify import (
     MIN_SAMPLES,
@@ -125,7 +126,7 @@ def _pictures(model: Model, plan: BuildPlan) -> TaskPictures:
 def _check_texts(model: Model, texts: Sequence[str], file: str) -> None:
     """Refuse texts that do not fit into the model."""
     settings = msgspec.convert(model.settings["text"], TextSettings)
-    graphs = PartSessions(model.task, model.settings, {}, {}, model.assets.__getitem__)
+    graphs = OpenGraphs(model.task, model.settings, {}, {}, model.assets.__getitem__)
     reader = TextReader(graphs, settings, f"the task '{model.task}'")
     try:
         tokens_of(texts, reader, settings)
@@ -219,7 +220,7 @@ class _Bench:
         parts = {name: one.part.signature for name, one in self.proven.items()}
         sessions = {**self.exact, **(others or {})}
         read = self._read
-        return open_trial(PartSessions(self.model.task, self.model.settings, parts, sessions, read))
+        return open_trial(OpenGraphs(self.model.task, self.model.settings, parts, sessions, read))
 
     def trial_with(self, part: str, session: Session) -> Trial:
         """Open the trial with another session for one part."""

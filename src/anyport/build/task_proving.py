@@ -11,7 +11,7 @@ from anyport.build.proving import VARIANT
 from anyport.bundle.task_proof import write_task_proof
 from anyport.errors import UsageError
 from anyport.runtime import SessionOptions, open_session
-from anyport.task.rehearsals import OpenGraphs
+from anyport.task.graphs import OpenGraphs
 from anyport.verify.whole_task import judge_task, proof_of_task
 
 if TYPE_CHECKING:

@@ -177,7 +177,7 @@ def _change(
         )
     down, up = weights["down"], weights["up"]
     n_out, n_in = layer.weight.shape
-    fits = down.ndim == up.ndim == 2 and down.shape == (up.shape[1], n_in) and up.shape[0] == n_out  # noqa: PLR2004
+    fits = down.ndim == up.ndim == 2 and down.shape == (up.shape[1], n_in) and up.shape[0] == n_out  # noqa: PLR2004  (matrices)
     if not fits or not len(down):
         raise SourceError(
             f"the LoRA '{name}' has up {list(up.shape)} @ down {list(down.shape)} for '{key}', "

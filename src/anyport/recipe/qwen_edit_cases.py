@@ -121,7 +121,7 @@ class _Journey:
 
     def _padded(self, feeds: Feeds) -> Feeds:
         """Return two rows: a text, and the same text without its last tokens, padded at the right."""
-        twice = {name: np.repeat(array, 2, axis=0) for name, array in feeds.items() if array.ndim == 2}  # noqa: PLR2004
+        twice = {name: np.repeat(array, 2, axis=0) for name, array in feeds.items() if array.ndim == 2}  # noqa: PLR2004  (a matrix)
         twice["image_embeds"] = np.concatenate([feeds["image_embeds"]] * 2)
         twice["position_ids"] = np.repeat(feeds["position_ids"], 2, axis=1)
         twice["attention_mask"][1, -6:] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,7 +11,7 @@ from anyport.runtime import open_session
 from anyport.runtime.signature import signature_of_part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from anyport.bundle import Bundle
     from anyport.runtime import Session
@@ -97,3 +98,35 @@ class FileGraphs:
 
     def close(self) -> None:
         """There is nothing to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenGraphs:
+    """Sessions that are open, in the place of a bundle (see `Graphs`).
+
+    Attributes:
+        task: The task.
+        settings: Of the task.
+        parts: What goes into each part and comes out.
+        sessions: By part; they stay the caller's to close.
+        read: Gives the content of a file of the bundle.
+        path: What messages call the bundle.
+    """
+
+    task: str | None
+    settings: Mapping[str, Any]
+    parts: Mapping[str, Signature | None]
+    sessions: Mapping[str, Session]
+    read: Callable[[str], bytes]
+    path: Path = Path("model")
+
+    def open(self, part: str, options: TaskOptions) -> Session:  # noqa: ARG002 -- they are open
+        """Return the session of a part."""
+        return self.sessions[part]
+
+    def read_bytes(self, relative: str) -> bytes:
+        """Return the content of a file."""
+        return self.read(relative)
+
+    def close(self) -> None:
+        """Do nothing."""

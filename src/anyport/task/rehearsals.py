@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from anyport.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
     from anyport.runtime import Session
     from anyport.task.graphs import Graphs
     from anyport.task.task import TaskOptions
-    from anyport.tensors import Signature, TensorSpec
+    from anyport.tensors import TensorSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,38 +79,6 @@ def rehearse(graphs: Graphs, request: TaskRequest) -> TaskAnswer:
     watched = WatchedGraphs(graphs)
     found = cast("_Module", import_module(module)).rehearse(watched, request)
     return TaskAnswer(found.picture, watched.first)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenGraphs:
-    """Sessions that are open, in the place of a bundle (see `anyport.task.graphs.Graphs`).
-
-    Attributes:
-        task: The task.
-        settings: Of the task.
-        parts: What goes into each part and comes out.
-        sessions: By part; they stay the caller's to close.
-        read: Gives the content of a file of the bundle.
-        path: What messages call the bundle.
-    """
-
-    task: str | None
-    settings: Mapping[str, Any]
-    parts: Mapping[str, Signature | None]
-    sessions: Mapping[str, Session]
-    read: Callable[[str], bytes]
-    path: Path = Path("model")
-
-    def open(self, part: str, options: TaskOptions) -> Session:  # noqa: ARG002 -- they are open
-        """Return the session of a part."""
-        return self.sessions[part]
-
-    def read_bytes(self, relative: str) -> bytes:
-        """Return the content of a file."""
-        return self.read(relative)
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class WatchedGraphs:

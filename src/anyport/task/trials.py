@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import numpy as np
 
@@ -19,12 +18,10 @@ from anyport.task.texts import N_AROUND
 from anyport.tensors import dim, tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from anyport.runtime import Session
     from anyport.task.graphs import Graphs
     from anyport.task.picture_settings import PictureSettings
-    from anyport.task.task import TaskOptions
     from anyport.task.texts import TextReader, TextSettings
     from anyport.tensors import Dim, Signature, TensorSpec
 
@@ -140,38 +137,6 @@ TRIALS: Final[Mapping[str, TrialEntry]] = {  # sorted; nothing is imported befor
     "embed": TrialEntry("anyport.task.encoding_trial", ("image", "text", "both"), 1, 2, _SENTENCES),
     "match": TrialEntry("anyport.task.encoding_trial", ("image", "text", "match_scores"), 4, 2, _SENTENCES),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class PartSessions:
-    """Sessions that are open, in the place of a bundle (see `anyport.task.graphs.Graphs`).
-
-    Attributes:
-        task: The task.
-        settings: Of the task.
-        parts: What goes into each part and comes out.
-        sessions: By part; they stay the caller's to close.
-        read: Gives the content of a file of the bundle.
-        path: What messages call the bundle.
-    """
-
-    task: str | None
-    settings: Mapping[str, Any]
-    parts: Mapping[str, Signature | None]
-    sessions: Mapping[str, Session]
-    read: Callable[[str], bytes]
-    path: Path = Path("model")
-
-    def open(self, part: str, options: TaskOptions) -> Session:  # noqa: ARG002 -- they are open
-        """Return the session of a part."""
-        return self.sessions[part]
-
-    def read_bytes(self, relative: str) -> bytes:
-        """Return the content of a file."""
-        return self.read(relative)
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def open_trial(graphs: Graphs) -> Trial:

@@ -12,7 +12,8 @@ import numpy as np
 from anyport.bundle.lossy import read_lossy_task
 from anyport.bundle.manifest import PartEntry
 from anyport.errors import BundleError, InputError, SessionError
-from anyport.task.trials import PICTURE, TOKENS, WRITTEN, PartSessions, open_trial
+from anyport.task.graphs import OpenGraphs
+from anyport.task.trials import PICTURE, TOKENS, WRITTEN, open_trial
 from anyport.tensors import Signature
 from anyport.verify.agreement import Evaluation, Losses, judge, measure_agreement
 from anyport.verify.lossy import recording_of
@@ -97,7 +98,7 @@ def _open(bundle: Bundle, variant: str, open_graph: OpenGraph, sessions: ExitSta
         name: Signature(part.input_specs(), part.output_specs(), part.dim_ranges())
         for name, part in said.parts.items()
     }
-    return open_trial(PartSessions(said.task, said.settings, parts, opened, bundle.read_bytes, bundle.path))
+    return open_trial(OpenGraphs(said.task, said.settings, parts, opened, bundle.read_bytes, bundle.path))
 
 
 def _recorded(stored: StoredTask, trial: Trial) -> Recording:

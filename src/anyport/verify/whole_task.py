@@ -16,7 +16,8 @@ import numpy as np
 from anyport.bundle.task_proof import TASK_FILE, TaskCase, TaskProof, has_task_proof, read_task_proof
 from anyport.cases import Case
 from anyport.errors import BundleError, InputError, MismatchError, SessionError, UsageError
-from anyport.task.rehearsals import OpenGraphs, TaskAnswer, TaskRequest, rehearse
+from anyport.task.graphs import OpenGraphs
+from anyport.task.rehearsals import TaskAnswer, TaskRequest, rehearse
 from anyport.tensors import Signature
 from anyport.verify.finding import json_number
 from anyport.verify.likeness import Likeness, decibels, likeness, psnr, snr
