@@ -83,3 +83,18 @@ def test_where_anonymous_memory_is_not_told_there_is_a_reason(
 ) -> None:
     monkeypatch.setattr(memory, "_STATUS", tmp_path / "absent")
     assert anonymous_memory() == Blank(f"anonymous memory is not read on {sys.platform}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is read on Linux")
+def test_objects_in_memory_that_was_freed_before_are_seen() -> None:
+    """Freed arrays leave holes in the heap; arrays that fill them are memory held again."""
+    holes = [np.ones(100_000, np.uint8) for _ in range(600)]
+    between = holes[1::2]  # these hold the heap up, so that the holes stay in it
+    del holes
+    before = anonymous_memory()
+    held = [np.ones(100_000, np.uint8) for _ in range(200)]
+    after = anonymous_memory()
+    assert isinstance(before, int)
+    assert isinstance(after, int)
+    assert len(between) == 300
+    assert after - before > 0.9 * sum(one.nbytes for one in held)
