@@ -150,7 +150,7 @@ def write_pictures(folder: Path) -> None:
     """Write crops of scikit-learn's two photographs."""
     from sklearn.datasets import load_sample_images
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     random = np.random.default_rng(0)
     for number in range(_N_PICTURES):
         picture = load_sample_images().images[number % 2]
