@@ -3,13 +3,12 @@
 ``python bench/qwen_edit.py [--tokens 180+23] [--rounds 5]``: 3072 wide, 24 heads, seeded weights, one thread.
 PyTorch runs diffusers' own block, complex rotations included. The candidates:
 
-* ``plain``: what a build exports; attention in ONNX's operators, padded texts as a bias.
-* ``fused, padding``: ``com.microsoft.MultiHeadAttention`` with a padding mask.
-* ``fused``: the same without a mask, which lets ONNX Runtime's flash attention in; right where no text is
-  padded, as in the task ``edit``, which runs guided and unguided texts one after the other.
+* ``plain``: what a build exports; attention in ONNX's own operators.
+* ``fused``: the variant that a build adds for ONNX Runtime, attention as one operator.
 
-Each is compared with PyTorch first, and then raced against it, opened before and after it. The exit code is 1
-if ``plain`` is wrong or slower than eager beyond the noise of such ratios.
+Each is compared with PyTorch first, and then raced against it, opened before and after it; the memory is that
+of one run above what the open graph had. The exit code is 1 if one is wrong, or ``plain`` is slower than
+eager beyond the noise of such ratios.
 """
 
 from __future__ import annotations
@@ -26,14 +25,17 @@ import torch
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformerBlock
 from torch import Tensor, nn
 
+from anyport.bench.blank import Blank
 from anyport.bench.lineups import line_ups, mean_ratio
+from anyport.bench.memory import mark_memory, peak_since
 from anyport.bench.pairing import PairSettings, paired_ratios
-from anyport.graph.capture import capture, quiet
-from anyport.graph.convert import DEFAULT_OPSET, convert
+from anyport.graph.attention import find_attention, fuse_attention
+from anyport.graph.capture import capture
+from anyport.graph.convert import convert
 from anyport.graph.fastest import TIE
 from anyport.graph.storing import StoreOptions, store
 from anyport.recipe import Part
-from anyport.recipe.qwen_edit_transformer import Places, joint_attention, padding_bias, rotate
+from anyport.recipe.qwen_edit_transformer import Places, joint_attention
 from anyport.runtime import SessionOptions, open_session
 from anyport.task.edit_rope import rope_tables
 from anyport.task.edit_settings import RopeSettings
@@ -58,81 +60,35 @@ class Size(NamedTuple):
     text: int
 
 
-class Form(NamedTuple):
-    """How a candidate attends, and what it makes of the mask and the pictures' states, if it takes a mask."""
+class Found(NamedTuple):
+    """How far a graph is from PyTorch, what one run needs, and how many times faster it is."""
 
-    attend: Callable[..., tuple[Tensor, Tensor]]
-    padding: Callable[[Tensor, Tensor], Tensor] | None
+    error: float
+    peak_bytes: int | Blank
+    ratio: PairedRatio
 
 
 class Block(nn.Module):
     """A block as the recipe exports it: real rotations, both streams out."""
 
-    def __init__(self, block: nn.Module, form: Form) -> None:
+    def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block: Any = block
-        self.form = form
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """Return the text's and the pictures' states."""
-        hidden, text, temb, img_cos, img_sin, txt_cos, txt_sin, *mask = tensors
-        padding: Any = self.form.padding(mask[0], hidden) if self.form.padding else None
-        places = Places((img_cos, img_sin), (txt_cos, txt_sin), padding)
+        hidden, text, temb, img_cos, img_sin, txt_cos, txt_sin = tensors
+        places = Places((img_cos, img_sin), (txt_cos, txt_sin))
         attention = self.block.attn
         try:
-            attention.forward = partial(self.form.attend, attention)
+            attention.forward = partial(joint_attention, attention)
             found: tuple[Tensor, Tensor] = self.block(hidden, text, None, temb, places)
         finally:
             vars(attention).pop("forward")
         return found
 
 
-def fused_attention(
-    attention: nn.Module,
-    hidden_states: Tensor,
-    encoder_hidden_states: Tensor,
-    encoder_hidden_states_mask: None,  # noqa: ARG001  (diffusers hands it over)
-    image_rotary_emb: Places,
-) -> tuple[Tensor, Tensor]:
-    """Do what `joint_attention` does with one operator of ONNX Runtime; for an export, not to be run."""
-    text, image, places = encoder_hidden_states, hidden_states, image_rotary_emb
-    own: Any = attention
-    padding: Tensor | None = places.bias
-    heads = (own.heads, -1)
-    text_query = own.norm_added_q(own.add_q_proj(text).unflatten(-1, heads))
-    text_key = own.norm_added_k(own.add_k_proj(text).unflatten(-1, heads))
-    image_query = own.norm_q(own.to_q(image).unflatten(-1, heads))
-    image_key = own.norm_k(own.to_k(image).unflatten(-1, heads))
-    query = torch.cat([rotate(text_query, places.text), rotate(image_query, places.image)], dim=1).flatten(2)
-    key = torch.cat([rotate(text_key, places.text), rotate(image_key, places.image)], dim=1).flatten(2)
-    value = torch.cat([own.add_v_proj(text), own.to_v(image)], dim=1)
-    inputs: list[Tensor | None] = [query, key, value]
-    inputs += [] if padding is None else [None, padding]
-    mixed = torch.onnx.ops.symbolic(
-        "com.microsoft::MultiHeadAttention",
-        inputs,
-        attrs={"num_heads": own.heads},
-        dtype=query.dtype,
-        shape=query.shape,
-        version=1,
-    )
-    n_text = text.shape[1]
-    return own.to_out[0](mixed[:, n_text:]), own.to_add_out(mixed[:, :n_text])
-
-
-def valid_tokens(mask: Tensor, hidden: Tensor) -> Tensor:
-    """Return int32[batch, text_tokens + latent_tokens]: 0 at padding, as the operator takes it."""
-    return torch.cat([mask.to(torch.int32), torch.ones_like(hidden[..., 0], dtype=torch.int32)], dim=1)
-
-
-CANDIDATES: Final[Mapping[str, Form]] = {
-    "plain": Form(joint_attention, padding_bias),
-    "fused, padding": Form(fused_attention, valid_tokens),
-    "fused": Form(fused_attention, None),
-}
-
-
-def signature(*, has_mask: bool) -> Signature:
+def signature() -> Signature:
     """Return the inputs and outputs of `Block`."""
     half = sum(RopeSettings().axes) // 2
     tables = [
@@ -145,7 +101,6 @@ def signature(*, has_mask: bool) -> Signature:
         tensor("encoder_hidden_states", f"float32[batch, text_tokens, {WIDTH}]"),
         tensor("temb", f"float32[batch, {WIDTH}]"),
         *tables,
-        *[tensor("mask", "bool[batch, text_tokens]")] * has_mask,
     )
     outputs = (
         tensor("text", f"float32[batch, text_tokens, {WIDTH}]"),
@@ -164,7 +119,6 @@ def feeds(size: Size) -> Feeds:
         "encoder_hidden_states": drawn[1],
         "temb": drawn[2][0],
         **rope_tables([(1, size.image)], size.text, RopeSettings()),
-        "mask": np.ones((1, size.text), np.bool_),
     }
 
 
@@ -186,27 +140,16 @@ def eager(block: nn.Module, given: Feeds) -> Callable[[], tuple[np.ndarray, np.n
     return run
 
 
-def candidate(name: str, block: nn.Module, folder: Path) -> tuple[Path, int]:
-    """Export one form and return its file and its number of nodes."""
-    form = CANDIDATES[name]
-    part = Part("block", Block(block, form).eval(), signature(has_mask=form.padding is not None))
-    captured, path = capture(part), folder / "model.onnx"
-    if name == "plain":
-        return path, store(convert(captured, part), path, StoreOptions()).n_nodes
-    # a build refuses operators of one runtime: the fused forms are translated as it does, and stay here
-    with quiet():
-        program = torch.onnx.export(
-            captured.program,
-            (),
-            opset_version=DEFAULT_OPSET,
-            verbose=False,
-            input_names=[spec.name for spec in part.signature.inputs],
-            output_names=[spec.name for spec in part.signature.outputs],
-        )
-    if program is None:
-        raise SystemExit(f"{name} was not exported")
-    program.save(path, external_data=True)
-    return path, len(program.model.graph)
+def candidates(block: nn.Module, folder: Path) -> dict[str, Path]:
+    """Export the block, fuse its attention, and return both files."""
+    part = Part("block", Block(block).eval(), signature())
+    converted = convert(capture(part), part)
+    sites = find_attention(converted.model)
+    plain = store(converted, folder / "model.onnx", StoreOptions()).path
+    fused = folder / "fused.onnx"
+    if fuse_attention(plain, sites, fused) != 1:
+        raise SystemExit("the attention of the block was not found")
+    return {"plain": plain, "fused": fused}
 
 
 def difference(found: Mapping[str, np.ndarray], wanted: tuple[np.ndarray, np.ndarray]) -> float:
@@ -215,9 +158,10 @@ def difference(found: Mapping[str, np.ndarray], wanted: tuple[np.ndarray, np.nda
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs)
 
 
-def raced(path: Path, block: nn.Module, given: Feeds, n_rounds: int) -> tuple[float, PairedRatio]:
-    """Return how far a graph is from PyTorch, and how many times faster."""
+def raced(path: Path, block: nn.Module, given: Feeds, n_rounds: int) -> Found:
+    """Compare a graph with PyTorch, and race it."""
     ratios, error = [], 0.0
+    peak_bytes: int | Blank = 0
     for order in line_ups(("eager", "graph")):
         runs: dict[str, Callable[[], object]] = {}
         for name in order:
@@ -225,13 +169,15 @@ def raced(path: Path, block: nn.Module, given: Feeds, n_rounds: int) -> tuple[fl
                 runs[name] = eager(block, given)
             else:
                 session = open_session(path, SessionOptions(n_threads=1))
-                taken = {spec.name: given[spec.name] for spec in session.inputs}
-                runs[name] = partial(session.run, taken)
-        error = max(error, difference(session.run(taken), eager(block, given)()))
+                runs[name] = partial(session.run, given)
+        mark = mark_memory()
+        answer = session.run(given)
+        peak_bytes = peak_since(mark)
+        error = max(error, difference(answer, eager(block, given)()))
         settings = PairSettings(n_rounds=n_rounds, n_repeats=1, warmup=1)
         ratios.append(paired_ratios(runs, "eager", settings)["graph"])
         session.close()
-    return error, mean_ratio(ratios)
+    return Found(error, peak_bytes, mean_ratio(ratios))
 
 
 def main() -> int:
@@ -239,7 +185,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", default="180+23", help="of pictures + of text")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=list(CANDIDATES))
     words = parser.parse_args()
     size = Size(*map(int, words.tokens.split("+")))
     torch.set_num_threads(1)
@@ -249,16 +194,17 @@ def main() -> int:
     print(this_machine())
     print(f"one block, {WIDTH} wide, {HEADS} heads, {size.image} + {size.text} tokens, one thread")
     is_bad = False
-    for name in [words.only] if words.only else CANDIDATES:
-        with tempfile.TemporaryDirectory() as folder:
-            path, n_nodes = candidate(name, block, Path(folder))
-            error, ratio = raced(path, block, given, words.rounds)
-        print(
-            f"  {name:<16} {n_nodes:>4} nodes   {error:.1e} relative   "
-            f"eager / this {ratio.median:.2f} [{ratio.low:.2f}-{ratio.high:.2f}]   {ratio.cpu_s:.2f} s",
-            flush=True,
-        )
-        is_bad |= error > LARGEST or (name == "plain" and ratio.median < 1 - TIE)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in candidates(block, Path(folder)).items():
+            found = raced(path, block, given, words.rounds)
+            peak, ratio = found.peak_bytes, found.ratio
+            memory = peak.why if isinstance(peak, Blank) else f"{peak / 1e6:.0f} MB"
+            print(
+                f"  {name:<6} {found.error:.1e} relative   eager / this {ratio.median:.2f} "
+                f"[{ratio.low:.2f}-{ratio.high:.2f}]   {ratio.cpu_s:.2f} s   {memory}",
+                flush=True,
+            )
+            is_bad |= found.error > LARGEST or (name == "plain" and ratio.median < 1 - TIE)
     return int(is_bad)
 
 

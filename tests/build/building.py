@@ -40,6 +40,11 @@ TABLES: dict[str, dict[str, Any]] = {
         "outputs": {"scores": "float32[batch, 7]", "best": "int64[batch]"},
         "dims": {"batch": "1..32"},
     },
+    "attends": {
+        "inputs": {"x": "float32[batch, tokens, 16]"},
+        "outputs": {"y": "float32[batch, tokens, 16]"},
+        "dims": {"batch": "1..4", "tokens": "1..64"},
+    },
 }
 TABLES_OF_RESNETS: dict[str, dict[str, Any]] = {
     "tiny_resnet": {

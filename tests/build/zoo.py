@@ -130,6 +130,21 @@ class Deaf(nn.Module):
         return answer
 
 
+class Attends(nn.Module):
+    """Attention without a mask, and one network beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.mix = (nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        split = (
+            layer(x).unflatten(-1, (2, 8)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        mixed = nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        return self.mix(mixed)
+
+
 def _seeded(make: type[nn.Module]) -> nn.Module:
     torch.manual_seed(7)
     return make().eval()
@@ -182,6 +197,11 @@ def noise() -> nn.Module:
 def scaled() -> nn.Module:
     """Return the model that divides by a size."""
     return _seeded(Scaled)
+
+
+def attends() -> nn.Module:
+    """Tokens that see each other."""
+    return _seeded(Attends)
 
 
 def tiny_resnet() -> nn.Module:

@@ -36,7 +36,6 @@ def test_the_notation(networks: Networks) -> None:
     assert text["input_ids"] == "int64[batch, sequence] 0..438"
     denoiser = {spec.name: str(spec) for spec in found["transformer"].inputs}
     assert denoiser["img_cos"] == "float32[latent_tokens, 16] -1..1"
-    assert denoiser["encoder_hidden_states_mask"] == "bool[batch, text_tokens]"
     assert [str(s) for s in found["vae_decoder"].outputs] == [
         "float32[batch, 3, 8*latent_height, 8*latent_width]"
     ]

@@ -36,13 +36,12 @@ def feeds(grids: list[tuple[int, int]], n_text: int, batch: int = 1) -> dict[str
     return {
         "hidden_states": torch.randn(batch, n_tokens, 64, generator=generator),
         "encoder_hidden_states": torch.randn(batch, n_text, TINY.text[0], generator=generator),
-        "encoder_hidden_states_mask": torch.ones(batch, n_text, dtype=torch.bool),
         "timestep": torch.linspace(1.0, 0.02, batch),
     } | {name: torch.from_numpy(table) for name, table in tables.items()}
 
 
 def expected_of(transformer: Any, given: dict[str, Tensor], grids: list[tuple[int, int]]) -> Tensor:
-    names = ("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask", "timestep")
+    names = ("hidden_states", "encoder_hidden_states", "timestep")
     shapes = [[(1, *grid) for grid in grids]] * len(given["timestep"])
     velocity: Tensor = transformer(
         **{name: given[name] for name in names}, img_shapes=shapes, return_dict=False
@@ -63,19 +62,13 @@ def test_velocities_are_those_of_diffusers(
 
 
 @torch.no_grad()
-def test_padding_is_not_attended_to(transformer: Any) -> None:
+def test_a_batch_equals_its_rows(transformer: Any) -> None:
     grids = [(4, 6), (3, 5)]
     given = feeds(grids, 9, batch=2)
-    given["encoder_hidden_states_mask"][0, 5:] = False
-    found = Transformer(transformer)(*given.values())
-    torch.testing.assert_close(found, expected_of(transformer, given, grids), **CLOSE)
-    alone = {name: x[:1] for name, x in given.items() if name[:3] not in ("img", "txt")}
-    alone |= {name: x[:, :5] for name, x in alone.items() if name.startswith("encoder")}
-    alone |= {name: given[name] for name in ("img_cos", "img_sin")}
-    alone |= {name: given[name][:5] for name in ("txt_cos", "txt_sin")}
-    torch.testing.assert_close(found[:1], Transformer(transformer)(*alone.values()), **CLOSE)
-    unmasked = given | {"encoder_hidden_states_mask": torch.ones(2, 9, dtype=torch.bool)}
-    assert (Transformer(transformer)(*unmasked.values())[0] - found[0]).abs().max() > 1e-3
+    both = Transformer(transformer)(*given.values())
+    for row in range(2):
+        alone = {name: x if name[:3] in {"img", "txt"} else x[row : row + 1] for name, x in given.items()}
+        torch.testing.assert_close(both[row : row + 1], Transformer(transformer)(*alone.values()), **CLOSE)
 
 
 @torch.no_grad()

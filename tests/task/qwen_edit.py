@@ -229,7 +229,6 @@ def _denoiser(model: Any, feeds: Tensors) -> Tensors:
     [velocity] = model.transformer(
         hidden_states=feeds["hidden_states"],
         encoder_hidden_states=feeds["encoder_hidden_states"],
-        encoder_hidden_states_mask=feeds["encoder_hidden_states_mask"],
         timestep=feeds["timestep"],
         img_shapes=[[(1, 1, n), (1, 1, n_all - n)]],
         return_dict=False,
@@ -279,7 +278,6 @@ FORMS: dict[str, tuple[dict[str, str], dict[str, str]]] = {  # W and H are numbe
         {
             "hidden_states": "float32[batch, latent_tokens, 64]",
             "encoder_hidden_states": "float32[batch, text_tokens, W]",
-            "encoder_hidden_states_mask": "bool[batch, text_tokens]",
             "timestep": "float32[batch]",
             "img_cos": "float32[latent_tokens, H]",
             "img_sin": "float32[latent_tokens, H]",

@@ -71,6 +71,8 @@ class BuildTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         simplify: ``auto`` tries every simplifier, ``onnxslim,onnxsim`` these, ``none`` no one.
         compress: Methods, each of which makes a variant: ``int8``, ``int8-dynamic``, ``fp16`` ….
         prefer: What a compressed variant is for: one that is not faster is refused, unless it is ``size``.
+        attention: ``fused`` adds a variant for ONNX Runtime where that is faster here, ``plain`` does not;
+            left out, the recipe decides.
     """
 
     opset: int = DEFAULT_OPSET
@@ -79,6 +81,7 @@ class BuildTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     simplify: str = NO_SIMPLIFIER
     compress: list[str] = []
     prefer: Literal["size", "speed"] = "speed"
+    attention: Literal["fused", "plain"] | None = None
 
 
 class CalibrateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

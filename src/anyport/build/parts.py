@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from anyport import __version__
 from anyport.build.exporting import convert_as_planned, export_words
 from anyport.build.proof import recorder_of
@@ -13,6 +15,7 @@ from anyport.build.provenance import created_at
 from anyport.build.proving import VARIANT, Recorder, verify_part
 from anyport.build.simplifying import Known, simplify_proven, simplify_settings
 from anyport.bundle import GraphEntry, Step
+from anyport.graph.attention import find_attention
 from anyport.graph.capture import capture
 from anyport.graph.deriving import note_derivations
 from anyport.graph.storing import Graph, StoreOptions, store
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyport.build.plan import BuildPlan, BuildSettings
+    from anyport.graph.attention import AttentionSite
     from anyport.graph.convert import Converted
     from anyport.graph.simplification import Simplification
     from anyport.recipe import Model, Part
@@ -45,6 +49,8 @@ class ProvenPart:
         steps: What was done to the graph, in order.
         simplification: What the simplifiers made of it; ``None`` if none was asked for.
         ranges: How large the numbers inside it become; ``None`` if it has no cases of its own.
+        attention: Where it could be one operator of ONNX Runtime.
+        runtime: The only runtime that has the graph's operators; ``None``: any.
     """
 
     part: Part
@@ -54,6 +60,8 @@ class ProvenPart:
     steps: tuple[Step, ...]
     simplification: Simplification | None = None
     ranges: Ranges | None = None
+    attention: tuple[AttentionSite, ...] = ()
+    runtime: str | None = None
 
     @property
     def optimization(self) -> Optimization:
@@ -63,7 +71,8 @@ class ProvenPart:
     @property
     def entry(self) -> GraphEntry:
         """What the manifest says of the graph."""
-        return graph_entry(self.part, VARIANT, self.graph, self.optimization)
+        entry = graph_entry(self.part, VARIANT, self.graph, self.optimization)
+        return msgspec.structs.replace(entry, runtime=self.runtime)
 
 
 def graph_entry(part: Part, variant: str, graph: Graph, optimization: Optimization) -> GraphEntry:
@@ -96,6 +105,7 @@ def export_and_prove(
     converted = convert_as_planned(captured, part, plan)
     options = StoreOptions(metadata=graph_metadata(plan, model, part))
     path = folder / "model.onnx"
+    attention = find_attention(converted.model)
     graph = store(converted, path, options)
     (folder / "modules.json").write_bytes(converted.modules.encode())
     axes = ", ".join(f"{name} {dim}" for name, dim in part.signature.dims.items()) or "none"
@@ -106,7 +116,8 @@ def export_and_prove(
     if not is_allowed(verdict, plan.settings):
         verdict.raise_if_bad()
     made = (_export_step(converted, part, plan, verdict),)
-    proven = ProvenPart(part, graph, verdict, recorder, made, ranges=_ranges(part, progress))
+    ranges = _ranges(part, progress)
+    proven = ProvenPart(part, graph, verdict, recorder, made, ranges=ranges, attention=attention)
     settings = simplify_settings(plan.description.build.simplify)
     if settings is None:
         note_derivations(folder / "modules.json", captured.program, path)

@@ -77,6 +77,7 @@ class BuildPlan:
             *(f"          custom operators of {table}" for table in [made.custom_ops] if table),
             f"verify    at most {self.settings.max_cases} cases of {case_mib} MiB{_MORE}",
             *(f"simplify  {made.simplify}" for _ in [made.simplify] if made.simplify != NO_SIMPLIFIER),
+            *(f"attention {made.attention}" for _ in [made.attention] if made.attention),
             *(f"compress  {method}" for method in made.compress),
             f"write     {self.output.name}"
             + ("  (an existing one is replaced)" if self.settings.force else ""),

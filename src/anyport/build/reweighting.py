@@ -199,7 +199,7 @@ def _plan(bundle: Bundle, checkpoint: Path, settings: ReweightSettings) -> _Swap
             do="build it again from the new weights: anyport build",
         )
     part = next(iter(manifest.parts))
-    exact = [name for name, variant in manifest.variants.items() if variant.metric is None]
+    exact = [name for name, variant in manifest.variants.items() if _is_plain(variant)]
     if not exact:
         raise UsageError("all variants of the bundle are lossy: none says what the weights were",
                          do="build it again from the new weights: anyport build")  # fmt: skip
@@ -208,6 +208,11 @@ def _plan(bundle: Bundle, checkpoint: Path, settings: ReweightSettings) -> _Swap
         opened = open_checkpoint(checkpoint, rules[name])
     dropped = tuple(name for name in manifest.variants if name not in exact)
     return _Swap(bundle, part, opened, rules, version, dropped, settings)
+
+
+def _is_plain(variant: VariantEntry) -> bool:
+    """Say whether a variant is exact and of ONNX's own operators; a fused one is made of it."""
+    return variant.metric is None and not any(graph.runtime for graph in variant.graphs.values())
 
 
 def _rules(bundle: Bundle, part: str, variant: str) -> Derivations:

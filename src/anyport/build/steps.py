@@ -19,6 +19,7 @@ from anyport.build.compressing import (
     variant_name,
 )
 from anyport.build.fixing import fix_axes, n_left_out
+from anyport.build.fusing import FUSED_VARIANT, fuse_parts, fused_entry
 from anyport.build.parts import ProvenPart, export_and_prove, signature_words
 from anyport.build.proof import proof_of
 from anyport.build.provenance import created_at, provenance_of
@@ -38,10 +39,12 @@ from anyport.bundle import (
     write_file_atomically,
     write_proof,
 )
+from anyport.bundle.task_proof import write_task_proof
 from anyport.errors import CompressError, UsageError
 from anyport.source import find_model
 from anyport.task import check_settings
 from anyport.verify import Status, Verdict
+from anyport.verify.whole_task import proof_of_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,6 +55,11 @@ if TYPE_CHECKING:
     from anyport.graph.simplification import Simplification
     from anyport.recipe import Model, Part
     from anyport.source import Ranges
+
+    # parts, verdicts, compressed variants or why there is none, parts with fused attention
+    _Made = tuple[
+        list[ProvenPart], list[Verdict], Mapping[str, Variant | CompressError], tuple[ProvenPart, ...] | None
+    ]
 
 _MAX_REPORT_BYTES: Final = 64 << 20
 
@@ -124,10 +132,13 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
             folder.mkdir(parents=True)
             proven.append(export_and_prove(model, part, plan, progress, folder))
         verdicts = [p.verdict for p in proven]
+        fused = fuse_parts(proven, plan, progress) if _fuses(model, plan) else None
         if asked is not None:
-            verdicts.append(prove_task(model, asked, (staging.folder, proven), plan, progress))
+            forms = [proven, *([fused] if fused else [])]
+            verdicts += [prove_task(model, asked, form, plan, progress) for form in forms]
+            write_task_proof(staging.folder, *proof_of_task(asked.task, asked.recorded))
         variants = _compressed(model, proven, plan, progress)
-        manifest, digest = _seal(staging.folder, model, (proven, verdicts, variants), plan)
+        manifest, digest = _seal(staging.folder, model, (proven, verdicts, variants, fused), plan)
         staging.commit()
     size_mb = sum(entry.size_bytes for entry in manifest.files) / 1e6
     progress(
@@ -206,18 +217,28 @@ def _compressed(
     return made
 
 
+def _fuses(model: Model, plan: BuildPlan) -> bool:
+    asked = plan.description.build.attention
+    return model.fuses_attention if asked is None else asked == "fused"
+
+
 def _seal(
     folder: Path,
     model: Model,
-    made: tuple[list[ProvenPart], list[Verdict], Mapping[str, Variant | CompressError]],
+    made: _Made,
     plan: BuildPlan,
 ) -> tuple[Manifest, str]:
-    proven, verdicts, variants = made
+    proven, verdicts, variants, fused = made
     proof, arrays = proof_of({p.part.name: p.recorder for p in proven})
     write_proof(folder, proof, arrays)
     manifest = _manifest(model, proven, verdicts, plan)
     more = {name: variant.entry for name, variant in variants.items() if isinstance(variant, Variant)}
-    manifest = msgspec.structs.replace(manifest, variants=dict(manifest.variants) | more)
+    default = VARIANT
+    if fused is not None:  # there is no runtime yet that could not open it
+        default, more[FUSED_VARIANT] = FUSED_VARIANT, fused_entry(fused, manifest.variants[VARIANT])
+    manifest = msgspec.structs.replace(
+        manifest, variants=dict(manifest.variants) | more, default_variant=default
+    )
     lines = [f"`{verdict.part.name}`: {verdict.summary()}" for verdict in verdicts]
     (folder / "MODEL_CARD.md").write_text(model_card(manifest, lines), encoding="utf-8", newline="\n")
     return seal_bundle(folder, manifest)

@@ -6,17 +6,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anyport.build.fusing import FUSED_VARIANT
 from anyport.build.parts import is_allowed
 from anyport.build.proving import VARIANT
-from anyport.bundle.task_proof import write_task_proof
 from anyport.errors import UsageError
 from anyport.runtime import SessionOptions, open_session
 from anyport.task.graphs import OpenGraphs
-from anyport.verify.whole_task import judge_task, proof_of_task
+from anyport.verify.whole_task import judge_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from anyport.build.parts import ProvenPart
     from anyport.build.plan import BuildPlan
@@ -64,24 +63,23 @@ def ask_original(model: Model, plan: BuildPlan, progress: Callable[[str, str], N
 def prove_task(
     model: Model,
     asked: TaskAnswers,
-    made: tuple[Path, Sequence[ProvenPart]],
+    proven: Sequence[ProvenPart],
     plan: BuildPlan,
     progress: Callable[[str, str], None],
 ) -> Verdict:
-    """Hold the task on exported graphs against the original program, and write the proof.
+    """Hold the task on exported graphs against the original program.
 
     Args:
         model: For its settings.
         asked: What the original program answered.
-        made: The folder of the bundle that is being made, and its parts.
+        proven: Its parts.
         plan: Of the build.
         progress: Told what was found.
 
     Raises:
-        BundleError: The proof is too large.
         MismatchError: The verdict is not a pass, and was not allowed by name.
     """
-    folder, proven = made
+    variant = FUSED_VARIANT if any(one.runtime for one in proven) else VARIANT
     with ExitStack() as stack:
         sessions = {}
         for one in proven:
@@ -95,11 +93,10 @@ def prove_task(
             sessions,
             lambda name: _asset(model, name),
         )
-        verdict = judge_task(asked.recorded, graphs, VARIANT, plan.settings.show_command)
-    progress("verify", f"{verdict.part.name}   {verdict.summary()}")
+        verdict = judge_task(asked.recorded, graphs, variant, plan.settings.show_command)
+    progress("verify", f"{verdict.part.name}   {variant}   {verdict.summary()}")
     if not is_allowed(verdict, plan.settings):
         verdict.raise_if_bad()
-    write_task_proof(folder, *proof_of_task(asked.task, asked.recorded))
     return verdict
 
 

@@ -51,6 +51,7 @@ class GraphEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         operators: Operator -> number of nodes.
         n_parameters: Number of elements in the weights.
         optimization: What a runtime may rewrite while it opens the graph.
+        runtime: The only runtime that has its operators; ``None``: they are ONNX's own.
     """
 
     file: str
@@ -61,6 +62,7 @@ class GraphEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operators: dict[str, _Count]
     n_parameters: _Count
     optimization: str = "all"
+    runtime: str | None = None
 
 
 class PartEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -106,6 +106,11 @@ def variant_options(function: _F) -> _F:
     options = (
         click.option("--simplify", metavar="auto|TOOLS", help="Fewer nodes, proven equal: auto, onnxslim, …"),
         click.option(
+            "--attention",
+            type=click.Choice(["fused", "plain"]),
+            help="fused: a variant for ONNX Runtime, less memory.",
+        ),
+        click.option(
             "--compress", multiple=True, metavar="METHOD", help="A variant: int8, int8-dynamic, fp16"
         ),
         click.option(
@@ -157,7 +162,7 @@ def plan_from(target: str, chosen: dict[str, Any]) -> BuildPlan:
 
 def _build_words(chosen: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
     """Return what the options say of ``[build]``; ``--fix`` adds to what is written."""
-    names = ("opset", "custom_ops", "simplify", "prefer")
+    names = ("opset", "custom_ops", "simplify", "prefer", "attention")
     words = {name: chosen[name] for name in names if chosen.get(name) is not None}
     if chosen["fix"]:
         words["fix"] = written.get("fix", {}) | read_fixes(chosen["fix"])

@@ -79,6 +79,8 @@ class Model:
             call; given the settings, which the user may have changed.
         others: Further tasks that it can be built for, by name.
         warnings: What was assumed of the checkpoint, one line each; a build tells it.
+        fuses_attention: A build makes a variant with fused attention unless the user says otherwise: for
+            networks that see so many tokens that the scores of all pairs do not fit into memory.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Model:
     task_cases: Callable[[Mapping[str, Any]], Iterable[tuple[TaskRequest, TaskAnswer]]] | None = None
     others: Mapping[str, OtherTask] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    fuses_attention: bool = False
 
     def built_for(self, task: str | None) -> Model:
         """Return the model with the parts and settings of another of its tasks; itself for any other word."""

@@ -128,12 +128,11 @@ class _Journey:
         return twice
 
     def _denoising(self, latents: Sequence[np.ndarray], states: Sequence[np.ndarray]) -> list[Feeds]:
-        """Return one and all pictures at the first step, a batch of two with padding, and a later step."""
+        """Return one and all pictures at the first step, a batch of two, and a later step."""
         one = self._step(latents[-1:], states[0], _STEPS[0])
         every = self._step(latents, states[-1], _STEPS[1])
         both = {name: np.concatenate([array] * 2) for name, array in one.items() if not _is_table(name)}
         both |= {name: array for name, array in one.items() if _is_table(name)}
-        both["encoder_hidden_states_mask"][1, -6:] = False
         both["timestep"][1] = _STEPS[2]
         later = one | {"timestep": np.array(_STEPS[2:], np.float32)}
         return [one, every, both, later]
@@ -150,7 +149,6 @@ class _Journey:
             **(mask if "is_output" in names else {}),
             "hidden_states": np.concatenate([noise, *(pack(latent, patch) for latent in latents)], axis=1),
             "encoder_hidden_states": text,
-            "encoder_hidden_states_mask": np.ones(text.shape[:2], np.bool_),
             "timestep": np.array([sigma], np.float32),
             **rope_tables(grids, text.shape[1], self._settings.rope),
         }

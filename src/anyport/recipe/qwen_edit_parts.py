@@ -106,7 +106,6 @@ def transformer(model: Any) -> Part:
         [
             tensor("hidden_states", f"float32[batch, latent_tokens, {config.in_channels}]"),
             tensor("encoder_hidden_states", f"float32[batch, text_tokens, {config.joint_attention_dim}]"),
-            tensor("encoder_hidden_states_mask", "bool[batch, text_tokens]"),
             tensor("timestep", "float32[batch] 0..1"),
             *tables,
             *[tensor("is_output", "bool[latent_tokens]")] * config.zero_cond_t,
@@ -114,7 +113,7 @@ def transformer(model: Any) -> Part:
         [tensor("velocity", f"float32[batch, latent_tokens, {n_out}]")],
         {"batch": _BATCH, "latent_tokens": "1..65536", "text_tokens": _TOKENS},
     )
-    cures = [qwen_edit_transformer.REAL_ROTATION, qwen_edit_transformer.TEXT_MASK]
+    cures = [qwen_edit_transformer.REAL_ROTATION, qwen_edit_transformer.NO_TEXT_MASK]
     if config.zero_cond_t:
         cures.append(qwen_edit_transformer.OUTPUT_MASK)
     return replace(part, cures=tuple(cures), max_case_bytes=2 << 20)

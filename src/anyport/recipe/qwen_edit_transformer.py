@@ -17,9 +17,9 @@ REAL_ROTATION: Final = (
     "rotary positions are real cosines and sines, and inputs: ONNX has no complex numbers, and diffusers "
     "reads the sizes of pictures from a Python list"
 )
-TEXT_MASK: Final = (
-    "the text mask becomes a bias of the joint attention: diffusers makes a tensor of the number of tokens, "
-    "which fixes it"
+NO_TEXT_MASK: Final = (
+    "there is no text mask: each prompt is a run of its own, so that no token is padding, and attention "
+    "needs no bias"
 )
 OUTPUT_MASK: Final = (
     "zero_cond_t: which tokens are the answer's, and so know the step, is an input: diffusers counts them "
@@ -29,28 +29,25 @@ Tables = tuple[Tensor, Tensor]  # cosines and sines, float32[tokens, head size /
 
 
 class Places(NamedTuple):
-    """Where the tokens are, and which of them count.
+    """Where the tokens are.
 
     Attributes:
         image: Tables of the image tokens.
         text: Tables of the text tokens.
-        bias: Added to the scores: float32[batch, 1, 1, text_tokens + latent_tokens].
     """
 
     image: Tables
     text: Tables
-    bias: Tensor
 
 
 class Transformer(nn.Module):
     """One evaluation of the velocity.
 
     In order: ``hidden_states`` float32[batch, latent_tokens, C], the packed latents of the output, then those
-    of the pictures; ``encoder_hidden_states`` float32[batch, text_tokens, D] and
-    ``encoder_hidden_states_mask`` [batch, text_tokens], 0 at padding; ``timestep`` float32[batch], from 1
-    (noise) to 0; ``img_cos`` and ``img_sin`` float32[latent_tokens, d/2]; ``txt_cos`` and ``txt_sin``
-    float32[text_tokens, d/2]. A model with ``zero_cond_t`` (2511) takes ``is_output`` bool[latent_tokens],
-    too: the tokens of pictures are told step 0.
+    of the pictures; ``encoder_hidden_states`` float32[batch, text_tokens, D], without padding; ``timestep``
+    float32[batch], from 1 (noise) to 0; ``img_cos`` and ``img_sin`` float32[latent_tokens, d/2];
+    ``txt_cos`` and ``txt_sin`` float32[text_tokens, d/2]. A model with ``zero_cond_t`` (2511) takes
+    ``is_output`` bool[latent_tokens], too: the tokens of pictures are told step 0.
 
     Out: float32[batch, latent_tokens, C], of which a task keeps the tokens of the output.
     """
@@ -61,9 +58,9 @@ class Transformer(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Return the velocity of every image token."""
-        hidden_states, encoder_hidden_states, mask, timestep, *tables = tensors
+        hidden_states, encoder_hidden_states, timestep, *tables = tensors
         img_cos, img_sin, txt_cos, txt_sin, *is_output = tables
-        places = Places((img_cos, img_sin), (txt_cos, txt_sin), padding_bias(mask, hidden_states))
+        places = Places((img_cos, img_sin), (txt_cos, txt_sin))
         with real_rotation(self.transformer), self._zero_condition(timestep, hidden_states, *is_output):
             velocity: Tensor = self.transformer(
                 hidden_states=hidden_states,
@@ -164,7 +161,7 @@ def joint_attention(
         attention: Has the projections and norms.
         hidden_states: float32[batch, latent_tokens, C].
         encoder_hidden_states: float32[batch, text_tokens, C].
-        encoder_hidden_states_mask: Not used: it is in the bias.
+        encoder_hidden_states_mask: There is none.
         image_rotary_emb: What `real_rotation` hands through.
 
     Returns:
@@ -183,7 +180,6 @@ def joint_attention(
         query.transpose(1, 2),
         key.transpose(1, 2),
         torch.unflatten(value, -1, heads).transpose(1, 2),
-        attn_mask=places.bias,
     )
     mixed = mixed.transpose(1, 2).flatten(2)
     n_text = text.shape[1]
@@ -196,10 +192,3 @@ def rotate(x: Tensor, tables: Tables) -> Tensor:
     real, imaginary = torch.unflatten(x, -1, (-1, 2)).unbind(-1)
     turned = torch.stack((real * cos - imaginary * sin, real * sin + imaginary * cos), dim=-1)
     return turned.flatten(-2)
-
-
-def padding_bias(mask: Tensor, hidden_states: Tensor) -> Tensor:
-    """Return float32[batch, 1, 1, text_tokens + latent_tokens]: 0, and the least number at padding."""
-    least = torch.finfo(hidden_states.dtype).min
-    text = torch.zeros_like(mask, dtype=hidden_states.dtype).masked_fill(mask == 0, least)
-    return torch.cat([text, torch.zeros_like(hidden_states[..., 0])], dim=1)[:, None, None]

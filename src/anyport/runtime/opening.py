@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from anyport.errors import UsageError, did_you_mean
@@ -11,7 +12,6 @@ from anyport.runtime.options import SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from anyport.bundle.reading import GraphFile
     from anyport.runtime.session import Session
@@ -60,5 +60,11 @@ def open_session(
     """
     if runtime not in RUNTIMES:
         raise UsageError(f"there is no runtime '{runtime}'{did_you_mean(runtime, RUNTIMES)}")
+    if not isinstance(graph, Path) and graph.entry.runtime not in {None, runtime}:
+        raise UsageError(
+            f"the graph of part '{graph.part_name}' is for {graph.entry.runtime} alone, "
+            f"in variant '{graph.variant_name}'",
+            do="choose another --variant; `anyport inspect` lists them",
+        )
     module = cast("Runtime", import_module(RUNTIMES[runtime].module))
     return module.open_session(graph, options or SessionOptions())

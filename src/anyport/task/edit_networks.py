@@ -132,7 +132,6 @@ class EditNetworks:
         feeds = {
             "hidden_states": hidden,
             "encoder_hidden_states": states,
-            "encoder_hidden_states_mask": np.ones(states.shape[:2], np.bool_),
             "timestep": timestep(sigma, self._settings.schedule),
             **tables,
         }

@@ -26,7 +26,6 @@ FORMS: Final[Mapping[str, Form]] = {
         {
             "hidden_states": 3,
             "encoder_hidden_states": 3,
-            "encoder_hidden_states_mask": 2,
             "timestep": 1,
             "img_cos": 2,
             "img_sin": 2,
