@@ -129,7 +129,7 @@ def test_the_pipeline_of_2511(tmp_path: Path) -> None:
 def test_the_bundle_proves_the_whole_task(built: Built) -> None:
     whole = built.result.verdicts[-1]
     assert (whole.part.name, whole.status) == (WHOLE_TASK, Status.PASS), whole.table()
-    assert f"verify: {WHOLE_TASK}   {whole.summary()}" in built.told
+    assert f"verify: {WHOLE_TASK}   {whole.part.variant}   {whole.summary()}" in built.told
     assert len([line for line in built.told if line.startswith("original: answered '")]) == 7
     with open_bundle(built.result.path) as bundle:
         assert bundle.file("proof/task.safetensors").stat().st_size < MAX_TASK_BYTES / 10

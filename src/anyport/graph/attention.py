@@ -29,8 +29,6 @@ _HEADS_LAST: Final = (0, 2, 1, 3)  # [batch, heads, tokens, size] <-> [batch, to
 _KEYS_BACK: Final = (0, 3, 1, 2)  # [batch, heads, size, tokens] -> [batch, tokens, heads, size]
 _N_AXES: Final = 4
 
-_Words = dict[str, int | float | tuple[int, ...]]
-
 
 @dataclass(frozen=True, slots=True)
 class AttentionSite:
@@ -133,11 +131,11 @@ def _fuse(graph: ir.Graph, site: AttentionSite, match: _Attention) -> None:
         _flat(graph, before, (match.keys, _KEYS_BACK), width, f"{prefix}_keys"),
         _flat(graph, before, (match.values, _HEADS_LAST), value_width, f"{prefix}_values"),
     ]
-    words: _Words = {"num_heads": site.n_heads, "scale": match.scale}
-    fused = _node(before, "MultiHeadAttention", inputs, prefix, words, DOMAIN)
+    words = {"num_heads": site.n_heads, "scale": match.scale}
+    fused = _put(ir.node("MultiHeadAttention", inputs, words, domain=DOMAIN), before, prefix)
     shape = _shape(graph, (0, 0, site.n_heads, site.value_size))
-    heads = _node(before, "Reshape", [fused, shape], f"{prefix}_heads")
-    back = _node(before, "Transpose", [heads], f"{prefix}_mixed", {"perm": _HEADS_LAST})
+    heads = _put(ir.node("Reshape", [fused, shape]), before, f"{prefix}_heads")
+    back = _put(ir.node("Transpose", [heads], {"perm": _HEADS_LAST}), before, f"{prefix}_mixed")
     before.outputs[0].replace_all_uses_with(back, replace_graph_outputs=True)
 
 
@@ -146,20 +144,13 @@ def _flat(
 ) -> ir.Value:
     """Return a value as float32[batch, tokens, heads * size]; runtimes drop transpositions that cancel."""
     value, perm = given
-    turned = _node(before, "Transpose", [value], f"{name}_turned", {"perm": perm})
-    return _node(before, "Reshape", [turned, _shape(graph, (0, 0, width))], name)
+    turned = _put(ir.node("Transpose", [value], {"perm": perm}), before, f"{name}_turned")
+    return _put(ir.node("Reshape", [turned, _shape(graph, (0, 0, width))]), before, name)
 
 
-def _node(  # noqa: PLR0913, PLR0917 -- a node has as many
-    before: ir.Node,
-    operator: str,
-    inputs: Sequence[ir.Value],
-    name: str,
-    attributes: _Words | None = None,
-    domain: str = "",
-) -> ir.Value:
-    node = ir.node(operator, inputs, attributes or {}, domain=domain, name=f"{name}_node")
-    node.outputs[0].name = name
+def _put(node: ir.Node, before: ir.Node, name: str) -> ir.Value:
+    """Insert a node into the graph, and return what it gives."""
+    node.name, node.outputs[0].name = f"{name}_node", name
     if before.graph is not None:
         before.graph.insert_before(before, node)
     return node.outputs[0]
