@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from anyport.bench.blank import Blank
+from anyport.task.memory_peak import own_memory
 
 _STATUS: Final = Path("/proc/self/status")
 _CLEAR: Final = Path("/proc/self/clear_refs")
@@ -45,11 +46,8 @@ def mark_memory() -> MemoryMark | Blank:
 
 def anonymous_memory() -> int | Blank:
     """Return how many bytes this process has that no file backs: heap and stacks, no mapped weights."""
-    try:
-        found = re.search(r"^RssAnon:\s*(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        found = None
-    return Blank(f"anonymous memory is not read on {sys.platform}") if found is None else int(found[1]) * 1024
+    found = own_memory()
+    return Blank(f"anonymous memory is not read on {sys.platform}") if found is None else found
 
 
 def peak_since(mark: MemoryMark | Blank) -> int | Blank:

@@ -69,6 +69,7 @@ class BuildResult:
         compressions: Variant -> part -> what was kept of what was tried.
         refused: Variant that was asked for -> the gate that it did not pass; the bundle is without it.
         ranges: Part -> how large the numbers inside it become, where it has cases of its own.
+        task_peak_bytes: The most memory of its own that the whole task's proof took, where there is one.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class BuildResult:
     compressions: Mapping[str, Mapping[str, Compression]] = field(default_factory=dict)
     refused: Mapping[str, CompressError] = field(default_factory=dict)
     ranges: Mapping[str, Ranges] = field(default_factory=dict)
+    task_peak_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict: what a program wants to know of a build."""
@@ -96,6 +98,7 @@ class BuildResult:
             "compressions": compressions,
             "refused": errors,
             "ranges": {part: found.to_json() for part, found in self.ranges.items()},
+            "task_peak_memory_bytes": self.task_peak_bytes,
         }
 
 
@@ -124,8 +127,10 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
             folder.mkdir(parents=True)
             proven.append(export_and_prove(model, part, plan, progress, folder))
         verdicts = [p.verdict for p in proven]
+        whole = None
         if asked is not None:
-            verdicts.append(prove_task(model, asked, (staging.folder, proven), plan, progress))
+            whole = prove_task(model, asked, (staging.folder, proven), plan, progress)
+            verdicts.append(whole.verdict)
         variants = _compressed(model, proven, plan, progress)
         manifest, digest = _seal(staging.folder, model, (proven, verdicts, variants), plan)
         staging.commit()
@@ -143,6 +148,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
         {name: variant.found for name, variant in variants.items() if isinstance(variant, Variant)},
         {name: error for name, error in variants.items() if isinstance(error, CompressError)},
         {p.part.name: p.ranges for p in proven if p.ranges is not None},
+        None if whole is None else whole.peak_bytes,
     )
     _write_report(result, time.monotonic() - started_s)
     return result

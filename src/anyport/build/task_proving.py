@@ -12,6 +12,7 @@ from anyport.bundle.task_proof import write_task_proof
 from anyport.errors import UsageError
 from anyport.runtime import SessionOptions, open_session
 from anyport.task.graphs import OpenGraphs
+from anyport.task.memory_peak import PeakMemory
 from anyport.verify.whole_task import judge_task, proof_of_task
 
 if TYPE_CHECKING:
@@ -36,6 +37,20 @@ class TaskAnswers:
 
     task: str
     recorded: Sequence[tuple[TaskRequest, TaskAnswer]]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenTask:
+    """What the graphs answered.
+
+    Attributes:
+        verdict: On their answers.
+        peak_bytes: The most memory of its own that this took above what the process had, with all parts open
+            and their weights copied; ``None`` where the system does not say.
+    """
+
+    verdict: Verdict
+    peak_bytes: int | None
 
 
 def ask_original(model: Model, plan: BuildPlan, progress: Callable[[str, str], None]) -> TaskAnswers | None:
@@ -67,7 +82,7 @@ def prove_task(
     made: tuple[Path, Sequence[ProvenPart]],
     plan: BuildPlan,
     progress: Callable[[str, str], None],
-) -> Verdict:
+) -> ProvenTask:
     """Hold the task on exported graphs against the original program, and write the proof.
 
     Args:
@@ -82,7 +97,7 @@ def prove_task(
         MismatchError: The verdict is not a pass, and was not allowed by name.
     """
     folder, proven = made
-    with ExitStack() as stack:
+    with ExitStack() as stack, PeakMemory() as peak:
         sessions = {}
         for one in proven:
             options = SessionOptions(optimization=one.optimization, libraries=tuple(plan.settings.libraries))
@@ -100,7 +115,7 @@ def prove_task(
     if not is_allowed(verdict, plan.settings):
         verdict.raise_if_bad()
     write_task_proof(folder, *proof_of_task(asked.task, asked.recorded))
-    return verdict
+    return ProvenTask(verdict, peak.above_bytes)
 
 
 def _asset(model: Model, name: str) -> bytes:
