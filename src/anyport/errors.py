@@ -12,6 +12,7 @@
     ├── BundleError           not a bundle, damaged, hostile, or newer than this anyport (exit code 1)
     ├── InputError            the tensors or pictures given at run time do not fit     (exit code 2)
     ├── SessionError          the runtime cannot open the graph as asked               (exit code 1)
+    │   └── MemoryLimitError  it needs more memory than it may take                    (exit code 1)
     ├── CheckpointError       the weights given are not those that the graph takes     (exit code 1)
     ├── CancelledError        the caller asked to stop                                 (exit code 1)
     ├── CompressError         a smaller graph would not be smaller, faster, or good    (exit code 1)
@@ -106,6 +107,10 @@ class SessionError(AnyportError):
     """The runtime cannot open the graph in the way that was asked for."""
 
     exit_code = 1
+
+
+class MemoryLimitError(SessionError):
+    """The weights or the computing of a graph need more memory than was allowed."""
 
 
 class CancelledError(AnyportError):

@@ -10,6 +10,7 @@ import pytest
 from anyport.bench import memory
 from anyport.bench.blank import Blank
 from anyport.bench.memory import MemoryMark, above, anonymous_memory, mark_memory, peak_since
+from anyport.task import memory_peak
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +82,7 @@ def test_anonymous_memory_is_what_is_held_now() -> None:
 def test_where_anonymous_memory_is_not_told_there_is_a_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(memory, "_STATUS", tmp_path / "absent")
+    monkeypatch.setattr(memory_peak, "_STATUS", tmp_path / "absent")
     assert anonymous_memory() == Blank(f"anonymous memory is not read on {sys.platform}")
 
 

@@ -12,9 +12,10 @@ from PIL import Image
 
 from anyport.bundle import open_bundle
 from anyport.bundle.task_proof import MAX_TASK_BYTES, read_task_proof
+from anyport.errors import MemoryLimitError
 from anyport.recipe import qwen_edit as recipe
 from anyport.runtime import open_session
-from anyport.task import TaskOptions
+from anyport.task import TaskOptions, memory_policy
 from anyport.task.graphs import BundleGraphs
 from anyport.task.opening import task_of
 from anyport.verify import Status, verify_bundle
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyport.task.edit import EditedPicture, ImageEditor
+    from anyport.task.memory_policy import MemoryPlan
     from tests.build.edit_bundle import Built
 
 GUIDED = test_edit.GUIDED
@@ -38,13 +40,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return tiny(tmp_path_factory)
 
 
-def opened(built: Built, case: Case) -> ImageEditor:
+def opened(built: Built, case: Case, options: TaskOptions | None = None) -> ImageEditor:
     """Open the bundle with the areas and the positions of a case."""
     graphs = BundleGraphs(open_bundle(built.result.path))
     more: dict[str, Any] = {"text": {"positions": case.positions}, "picture": {"vae_area": case.vae_area}}
     settings = dict(graphs.settings)
     graphs.settings = settings | {name: settings[name] | group for name, group in more.items()}
-    task: ImageEditor = task_of(graphs, TaskOptions())
+    task: ImageEditor = task_of(graphs, options or TaskOptions())
     return task
 
 
@@ -79,6 +81,39 @@ def test_a_user_sees_the_same_picture(built: Built, tmp_path: Path) -> None:
     found = np.asarray(Image.open(tmp_path / "out.png")).astype(np.int64)
     wanted = (qwen_edit.expected(case) * 255).round().astype(np.int64)
     assert np.abs(found - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(("way", "share"), [("together", 2), ("mapped", 10**6)])
+def test_a_memory_limit_changes_no_picture(
+    built: Built, way: str, share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_policy, "_SHARE", share)  # the graphs are tiny beside what they compute
+    plans: list[MemoryPlan] = []
+    options = TaskOptions(max_memory_bytes=200 * 10**6, memory_told=plans.append)
+    found = test_edit.edited(GUIDED, opened(built, GUIDED, options)).pixels
+    assert [set(plan.to_json()["parts"].values()) for plan in plans] == [{way}]
+    assert qwen_edit.psnr(found, edited(built, GUIDED).pixels) >= test_edit.LEAST_DB
+
+
+def test_too_little_memory_for_a_picture_is_named_and_nothing_is_written(
+    built: Built, tmp_path: Path
+) -> None:
+    case = test_edit.CASES[TINY[0]]
+    qwen_edit.pictures_of(case)[0].save(tmp_path / "a.png")
+    words = {"instruction": case.prompt, "size": "1024x1024", "steps": 2, "output": str(tmp_path / "b.png")}
+    options = TaskOptions(max_memory_bytes=20 * 10**6)
+    with (
+        task_of(BundleGraphs(open_bundle(built.result.path)), options) as task,
+        pytest.raises(
+            MemoryLimitError, match=r"^the part '\w+': the run needs more than the memory limit"
+        ) as got,
+    ):
+        task.answer([str(tmp_path / "a.png")], words)
+    assert got.value.do == (
+        "raise the limit, or make a smaller picture (--size), "
+        "or pass it through the VAE in smaller tiles (--vae-tile)"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 @pytest.mark.parametrize("name", ["bicubic for Lanczos", "guidance x 1.01", "no terminal"])

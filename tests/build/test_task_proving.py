@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +78,9 @@ def test_what_is_right_is_proven_and_carried(tmp_path: Path, monkeypatch: pytest
     assert WHOLE_TASK in (result.path / "MODEL_CARD.md").read_text(encoding="utf-8")
     with open_bundle(result.path) as bundle:
         assert has_task_proof(bundle)
+    report = json.loads(report_path(result.path).read_bytes())
+    assert report["task_peak_memory_bytes"] == result.task_peak_bytes
+    assert (result.task_peak_bytes is None) == (sys.platform != "linux")
 
 
 def test_nothing_is_written_of_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,5 +103,6 @@ def test_a_failure_that_is_allowed_is_said(tmp_path: Path, monkeypatch: pytest.M
 def test_fixed_axes_leave_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = built(tmp_path / "m.port", monkeypatch, build={"fix": {"batch": 1}})
     assert [verdict.part.name for verdict in result.verdicts] == ["network"]
+    assert result.task_peak_bytes is None
     with open_bundle(result.path) as bundle:
         assert not has_task_proof(bundle)

@@ -31,7 +31,7 @@ def test_a_failing_line_is_exit_code_1_and_json(shell: Shell, tmp_path: Path) ->
 
 def test_limits_are_those_of_the_service(shell: Shell, tmp_path: Path) -> None:
     Subject().open(tmp_path).close()
-    words = ("--threads", "1", "--memory-limit", "64MB", "--runs", "60", "--soak-seconds", "5", "--json")
+    words = ("--threads", "1", "--max-memory", "64MB", "--runs", "60", "--soak-seconds", "5", "--json")
     done = shell("verify", tmp_path / "small.port", "--checklist", *words)
     lines = {line["name"]: line for line in done.record["lines"]}
     assert lines["threads and memory limited"]["status"] == "PASS"
@@ -48,7 +48,7 @@ def test_limits_are_those_of_the_service(shell: Shell, tmp_path: Path) -> None:
         (("m.port", "--checklist", "--input", "x=y"), "--input does not apply to --checklist"),
         (("m.port", "--checklist", "--dim", "x=1"), "--dim does not apply to --checklist"),
         (("m.port", "--threads", "2"), "--threads is of the release list"),
-        (("m.port", "--memory-limit", "2GB"), "--memory-limit is of the release list"),
+        (("m.port", "--max-memory", "2GB"), "--max-memory is of the release list"),
     ],
 )
 def test_options_that_do_not_belong_together(shell: Shell, words: tuple[str, ...], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def test_a_picture_becomes_a_line(shell: Shell, bundle: Path, tmp_path: Path) ->
 
 def test_pictures_come_out_in_their_order(shell: Shell, bundle: Path, tmp_path: Path) -> None:
     pictures = [picture(tmp_path, corner) for corner in (3, 0, 1)]
-    found = shell("run", bundle, *pictures, "--threads", "1", "--memory-limit", "100MB", "--variant", "fp32")
+    found = shell("run", bundle, *pictures, "--threads", "1", "--max-memory", "100MB", "--variant", "fp32")
     assert found.out.splitlines() == [
         f"  {path}   {label}   100.0 %" for path, label in zip(pictures, ["se", "nw", "ne"], strict=True)
     ]
@@ -89,11 +90,17 @@ def test_one_bad_picture_stops_all_and_nothing_is_printed(shell: Shell, bundle: 
             1,
             "SessionError: the provider 'coreml' is not in this onnxruntime",
         ),
-        (("--memory-limit", "10B", "a.png"), 1, "SessionError: the weights take "),
+        (("--max-memory", "0", "a.png"), 2, "UsageError: the memory limit is 0 bytes, it must be 1 or more"),
+        (("--max-memory", "-1GB", "a.png"), 2, "UsageError: Invalid value for '--max-memory': '-1GB' is no"),
         (
-            ("--memory-limit", "much", "a.png"),
+            ("--max-memory", "1KB", "a.png"),
             2,
-            "UsageError: Invalid value for '--memory-limit': 'much' is no",
+            "UsageError: the memory limit is 1.0 kB, the part 'network' needs 16.8 MB to begin with",
+        ),
+        (
+            ("--max-memory", "much", "a.png"),
+            2,
+            "UsageError: Invalid value for '--max-memory': 'much' is no",
         ),
         (("--threads", "0", "a.png"), 2, "UsageError: Invalid value for '--threads'"),
         (("nope.png",), 2, "InputError: there is no file nope.png"),
@@ -105,6 +112,44 @@ def test_wrong_use_is_named(
     found = shell("run", bundle, *words)
     assert (found.code, found.out) == (code, "")
     assert found.err.startswith(message)
+
+
+def test_a_memory_limit_says_first_how_parts_are_opened_and_last_the_peak(
+    shell: Shell, bundle: Path, tmp_path: Path
+) -> None:
+    bounded = (bundle, picture(tmp_path, 2), "--max-memory", "20MB")
+    found = shell("run", *bounded)
+    assert (found.code, found.out) == (0, "  sw   100.0 %\n")
+    first, last = found.err.splitlines()
+    assert re.fullmatch(r"memory   network: stays open, weights copied \(\d+ bytes copied\)", first)
+    assert re.fullmatch(
+        r"memory   peak (\d+(\.\d)? (bytes|kB|MB) more than before|is not told by this system): "
+        r"weights and computing \(20\.0 MB at most\), Python, arrays",
+        last,
+    )
+    again = shell("run", *bounded, "--json")
+    record = again.record
+    memory = record.pop("memory")
+    assert (memory["limit_bytes"], memory["parts"]) == (20_000_000, {"network": "together"})
+    assert memory["peak_bytes"] is None or memory["peak_bytes"] >= 0
+    assert record == shell("run", *bounded[:2], "--json").record
+
+
+def test_too_little_memory_is_named_and_nothing_is_written(shell: Shell, tmp_path: Path) -> None:
+    networks.wide(tmp_path / "w.onnx")
+    np.save(tmp_path / "x.npy", np.zeros((1, 1, 512, 512), np.float32))
+    target = tmp_path / "y.npz"
+    words = ("run", tmp_path / "w.onnx", f"x={tmp_path / 'x.npy'}", "-o", target, "--max-memory", "40MB")
+    found = shell(*words)
+    assert (found.code, found.out) == (1, "")
+    said = "the run needs more than the memory limit of 40.0 MB: 67.1 MB more were asked for"
+    assert found.err.splitlines()[-3:] == [
+        f"MemoryLimitError: the part 'network': {said}",
+        f"  where: {tmp_path / 'w.onnx'}, inputs x (1, 1, 512, 512)",
+        "  do:    raise the limit, or give fewer or smaller inputs at a time",
+    ]
+    assert shell(*words, "--json").record["error"]["kind"] == "MemoryLimitError"
+    assert not target.exists()
 
 
 def test_arrays_go_through_a_plain_file(shell: Shell, tmp_path: Path) -> None:

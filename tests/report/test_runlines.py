@@ -220,7 +220,7 @@ def limited(**words: Any) -> CheckSettings:
 
 def test_limits_that_are_not_said_are_untested(tmp_path: Path) -> None:
     found = line("threads and memory limited", tmp_path, Subject(), settings=limited(n_threads=1))
-    assert (found.mark, found.do) == (Mark.UNTESTED, "add --memory-limit 512MB, say")
+    assert (found.mark, found.do) == (Mark.UNTESTED, "add --max-memory 512MB, say")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from anyport.errors import UsageError
-from anyport.task import settings_from
+from anyport.runtime import SessionOptions
+from anyport.task import TaskOptions, settings_from
 
 
 class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,3 +39,13 @@ def test_wrong_settings_are_named(tree: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         settings_from(tree, Small, "settings")
     assert caught.value.what == message
+
+
+def test_memory_limits_that_mean_nothing_are_refused() -> None:
+    for limit_bytes in (0, -5):
+        with pytest.raises(UsageError) as caught:
+            TaskOptions(max_memory_bytes=limit_bytes)
+        assert caught.value.what == f"the memory limit is {limit_bytes} bytes, it must be 1 or more"
+    with pytest.raises(UsageError, match=r"^there are two memory limits: one for the whole task, one for a"):
+        TaskOptions(session=SessionOptions(memory_limit_bytes=10**9), max_memory_bytes=10**9)
+    assert TaskOptions(session=SessionOptions(memory_limit_bytes=10**9)).max_memory_bytes is None

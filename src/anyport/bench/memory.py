@@ -8,7 +8,6 @@ now. File-mapped weights count as soon as they are touched.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import re
 import sys
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from anyport.bench.blank import Blank
+from anyport.task.memory_peak import give_back, own_memory
 
 _STATUS: Final = Path("/proc/self/status")
 _CLEAR: Final = Path("/proc/self/clear_refs")
@@ -49,20 +49,9 @@ def anonymous_memory() -> int | Blank:
 
     What glibc's allocator keeps of freed memory is given back first: new objects would fill it unseen.
     """
-    _give_back()
-    try:
-        found = re.search(r"^RssAnon:\s*(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        found = None
-    return Blank(f"anonymous memory is not read on {sys.platform}") if found is None else int(found[1]) * 1024
-
-
-def _give_back() -> None:
-    """Let glibc return its free memory to the system (malloc_trim(3)); other C libraries lack the call."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    give_back()
+    found = own_memory()
+    return Blank(f"anonymous memory is not read on {sys.platform}") if found is None else found
 
 
 def peak_since(mark: MemoryMark | Blank) -> int | Blank:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyport.build.plan import BuildPlan
+    from anyport.build.task_proving import ProvenTask
     from anyport.compress.compression import Compression
     from anyport.graph.simplification import Simplification
     from anyport.recipe import Model, Part
@@ -77,6 +78,8 @@ class BuildResult:
         compressions: Variant -> part -> what was kept of what was tried.
         refused: Variant that was asked for -> the gate that it did not pass; the bundle is without it.
         ranges: Part -> how large the numbers inside it become, where it has cases of its own.
+        task_peak_bytes: The most memory of its own that the proof of the whole task took, in the variant that is
+            the default; ``None`` where there is none.
     """
 
     path: Path
@@ -87,6 +90,7 @@ class BuildResult:
     compressions: Mapping[str, Mapping[str, Compression]] = field(default_factory=dict)
     refused: Mapping[str, CompressError] = field(default_factory=dict)
     ranges: Mapping[str, Ranges] = field(default_factory=dict)
+    task_peak_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict: what a program wants to know of a build."""
@@ -104,6 +108,7 @@ class BuildResult:
             "compressions": compressions,
             "refused": errors,
             "ranges": {part: found.to_json() for part, found in self.ranges.items()},
+            "task_peak_memory_bytes": self.task_peak_bytes,
         }
 
 
@@ -133,9 +138,11 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
             proven.append(export_and_prove(model, part, plan, progress, folder))
         verdicts = [p.verdict for p in proven]
         fused = fuse_parts(proven, plan, progress) if _fuses(model, plan) else None
+        whole: list[ProvenTask] = []
         if asked is not None:
             forms = [proven, *([fused] if fused else [])]
-            verdicts += [prove_task(model, asked, form, plan, progress) for form in forms]
+            whole = [prove_task(model, asked, form, plan, progress) for form in forms]
+            verdicts += [one.verdict for one in whole]
             write_task_proof(staging.folder, *proof_of_task(asked.task, asked.recorded))
         variants = _compressed(model, proven, plan, progress)
         manifest, digest = _seal(staging.folder, model, (proven, verdicts, variants, fused), plan)
@@ -154,6 +161,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
         {name: variant.found for name, variant in variants.items() if isinstance(variant, Variant)},
         {name: error for name, error in variants.items() if isinstance(error, CompressError)},
         {p.part.name: p.ranges for p in proven if p.ranges is not None},
+        whole[-1].peak_bytes if whole else None,
     )
     _write_report(result, time.monotonic() - started_s)
     return result

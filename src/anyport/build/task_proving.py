@@ -12,6 +12,7 @@ from anyport.build.proving import VARIANT
 from anyport.errors import UsageError
 from anyport.runtime import SessionOptions, open_session
 from anyport.task.graphs import OpenGraphs
+from anyport.task.memory_peak import PeakMemory
 from anyport.verify.whole_task import judge_task
 
 if TYPE_CHECKING:
@@ -35,6 +36,20 @@ class TaskAnswers:
 
     task: str
     recorded: Sequence[tuple[TaskRequest, TaskAnswer]]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenTask:
+    """What the graphs answered.
+
+    Attributes:
+        verdict: On their answers.
+        peak_bytes: The most memory of its own that this took above what the process had, with all parts open
+            and their weights copied; ``None`` where the system does not say.
+    """
+
+    verdict: Verdict
+    peak_bytes: int | None
 
 
 def ask_original(model: Model, plan: BuildPlan, progress: Callable[[str, str], None]) -> TaskAnswers | None:
@@ -66,7 +81,7 @@ def prove_task(
     proven: Sequence[ProvenPart],
     plan: BuildPlan,
     progress: Callable[[str, str], None],
-) -> Verdict:
+) -> ProvenTask:
     """Hold the task on exported graphs against the original program.
 
     Args:
@@ -80,7 +95,7 @@ def prove_task(
         MismatchError: The verdict is not a pass, and was not allowed by name.
     """
     variant = FUSED_VARIANT if any(one.runtime for one in proven) else VARIANT
-    with ExitStack() as stack:
+    with ExitStack() as stack, PeakMemory() as peak:
         sessions = {}
         for one in proven:
             options = SessionOptions(optimization=one.optimization, libraries=tuple(plan.settings.libraries))
@@ -97,7 +112,7 @@ def prove_task(
     progress("verify", f"{verdict.part.name}   {variant}   {verdict.summary()}")
     if not is_allowed(verdict, plan.settings):
         verdict.raise_if_bad()
-    return verdict
+    return ProvenTask(verdict, peak.above_bytes)
 
 
 def _asset(model: Model, name: str) -> bytes:

@@ -23,7 +23,7 @@ _OPTIONS: Final = {
     "runs": "--runs",
     "soak_seconds": "--soak-seconds",
     "threads": "--threads",
-    "memory_limit_bytes": "--memory-limit",
+    "memory_limit_bytes": "--max-memory",
     "provider": "--provider",
 }
 _FOREIGN: Final = {  # of a comparison, which the list does not do anew
@@ -49,7 +49,7 @@ def checklist_options(function: _F) -> _F:
         click.option("--soak-seconds", type=float, help="Of the list: at most so long.  [default: 20]"),
         click.option("--threads", type=click.IntRange(min=1), help="Of the list: of your service."),
         click.option(
-            "--memory-limit",
+            "--max-memory",
             "memory_limit_bytes",
             type=SizeType(),
             help="Of the list: of your service, 512MB.",

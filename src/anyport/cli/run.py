@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from anyport.cli.bounding import MemoryLines
 from anyport.cli.counting import counting
 from anyport.cli.frame import show_json
 from anyport.cli.options import SizeType, gathered, json_option, library_option
@@ -25,7 +26,7 @@ class Words:
     inputs: tuple[str, ...]
     variant: str | None
     threads: int | None
-    memory_limit_bytes: int | None
+    max_memory_bytes: int | None
     provider: str
     libraries: tuple[Path, ...]
     as_json: bool
@@ -37,7 +38,10 @@ class Words:
 @click.option("--variant", help="The variant of the bundle; its own choice by default.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for one operator; all cores by default.")
 @click.option(
-    "--memory-limit", "memory_limit_bytes", type=SizeType(), help="Bound weights and computation: 512MB, 2GB."
+    "--max-memory",
+    "max_memory_bytes",
+    type=SizeType(),
+    help="Bound computing and copied weights: 512MB, 6GB. Says first what stays open, and how.",
 )
 @click.option("--provider", default="cpu", show_default=True, help="Execution provider; no fallback.")
 @library_option
@@ -52,20 +56,25 @@ def command(words: Words) -> None:
     from anyport.task import TaskOptions
     from anyport.task.opening import task_of
 
-    session = SessionOptions(
-        words.provider, words.threads, words.memory_limit_bytes, libraries=words.libraries
-    )
+    session = SessionOptions(words.provider, words.threads, libraries=words.libraries)
     context = click.get_current_context()
     chosen = chosen_options(context)
-    with counting(is_wanted=not words.as_json) as progress:
-        options = TaskOptions(words.variant, session=session, progress=progress)
+    memory = MemoryLines(words.max_memory_bytes, is_shown=not words.as_json)
+    with memory.watching(), counting(is_wanted=not words.as_json) as progress:
+        options = TaskOptions(
+            words.variant,
+            session=session,
+            progress=progress,
+            max_memory_bytes=words.max_memory_bytes,
+            memory_told=memory.told,
+        )
         with task_of(chosen_graphs(context), options) as task:
             if chosen.get("stream") and not words.as_json:
                 _show_pieces(task.pieces(words.inputs, chosen))
                 return
             found = task.answer(words.inputs, chosen)
     if words.as_json:
-        show_json(found.record)
+        show_json(found.record | memory.record())
         return
     click.echo("\n".join(found.lines))
     for note in found.notes:

@@ -181,6 +181,6 @@ _CHECKS: Final[Mapping[str, tuple[str, ...]]] = {
     "iphone": (_CHECK,),
     "jetson": (f"{_CHECK} --provider tensorrt",),
     "nvidia": (f"{_CHECK} --provider cuda",),
-    "server-cpu": (_MEASURE, f"{_CHECK} --threads 2 --memory-limit 2GB"),
-    "windows-pc": (_MEASURE, f"{_CHECK} --threads 2 --memory-limit 2GB"),
+    "server-cpu": (_MEASURE, f"{_CHECK} --threads 2 --max-memory 2GB"),
+    "windows-pc": (_MEASURE, f"{_CHECK} --threads 2 --max-memory 2GB"),
 }

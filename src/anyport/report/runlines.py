@@ -153,10 +153,10 @@ def limits(checked: Checked) -> Line:
     """It runs with the threads and the memory that the service will have."""
     options = checked.runs.options
     if "limit" in checked.runs.problems:
-        return failed(checked.runs.problems["limit"], "raise --memory-limit, or take a smaller variant")
+        return failed(checked.runs.problems["limit"], "raise --max-memory, or take a smaller variant")
     full = [run for run in checked.runs.cases if "memory limit" in run.problem]
     if full:
-        return failed(f"{full[0].case.name}: {full[0].problem}", "raise --memory-limit")
+        return failed(f"{full[0].case.name}: {full[0].problem}", "raise --max-memory")
     n_cores = os.cpu_count() or 1
     if options.n_threads is not None and options.n_threads > n_cores:
         return failed(f"{options.n_threads} threads are asked for, this machine has {n_cores} cores")
@@ -164,7 +164,7 @@ def limits(checked: Checked) -> Line:
         word
         for word, value in (
             ("--threads 2", options.n_threads),
-            ("--memory-limit 512MB", options.memory_limit_bytes),
+            ("--max-memory 512MB", options.memory_limit_bytes),
         )
         if value is None
     ]

@@ -1,7 +1,7 @@
 """Runtimes: a graph becomes a `Session`. One module per runtime, imported when it is asked for."""
 
-from anyport.runtime.opening import RUNTIMES, Entry, open_session
-from anyport.runtime.options import Optimization, SessionOptions, size_from_text
+from anyport.runtime.opening import RUNTIMES, Entry, open_session, open_sessions
+from anyport.runtime.options import Optimization, SessionOptions, Weights, size_from_text
 from anyport.runtime.session import Session
 
 __all__ = [
@@ -10,6 +10,8 @@ __all__ = [
     "Optimization",
     "Session",
     "SessionOptions",
+    "Weights",
     "open_session",
+    "open_sessions",
     "size_from_text",
 ]

@@ -1,22 +1,27 @@
 """ONNX Runtime.
 
-**What a memory limit bounds** (measured with onnxruntime 1.31.1). Weights and arena together:
+**What a memory limit bounds** (measured with onnxruntime 1.31.1), for all graphs that are opened together:
 
-* the size of the .onnx file and of the external data that its initializers name. With a limit, prepacking
-  is off, so that external weights stay mapped from the file (the system may drop those pages at any time)
-  and are not copied to the heap;
-* onnxruntime's arena for this session, ``max_mem`` = limit - weights: every intermediate value, every
-  operator's workspace, every output before it is copied to numpy. onnxruntime asks for memory before it
-  takes it, so that a run that does not fit fails without having grown.
+* weights that are no pages of a file. Left in their file (``mapped``: prepacking off) they are not counted,
+  since the system may drop these pages at any time, but for weights inside the .onnx file, convolution
+  kernels (which onnxruntime puts in another order) and float16 (which it casts when it opens the file). The
+  casts of bfloat16 happen in every run if constant folding is off, and then count as computing;
+* onnxruntime's arena, ``max_mem`` = limit - what is copied outside of it: packed weights, every intermediate
+  value, every operator's workspace, every output before it is copied to numpy. onnxruntime asks for memory
+  before it takes it, so that a run that does not fit fails without having grown. Packed weights are counted
+  but not refused, and then nothing is: hence weights that could fill the arena are refused beforehand.
 
-Not bounded: Python, the libraries (about 45 MB), thread stacks, the arrays given and returned, and, while
-the file opens, one more copy of its largest tensor. Other ways were tried and do less: without
-``session.use_env_allocators`` nothing is bounded, and ``RLIMIT_DATA`` stops the whole process, with file
-mapped weights counted as if they were heap.
+The arena is one region up to 2 GiB, and few such regions otherwise (a larger request gets its own): the
+system gives its pages when they are touched, and freed pieces side by side become one again (BLIP's vision
+encoder, base size, 4 pictures: 179 MB instead of 209 MB in a region for each request).
 
-The limit belongs to one session: onnxruntime takes the arena that is registered when a session is made,
-and a later registration replaces it for later sessions only. The session is the arena's last owner, so
-that its memory is free when the session is closed.
+Not bounded: Python, the libraries (about 45 MB), thread stacks, the arrays given and returned, and, while a
+file opens, one more copy of its largest tensor, and of all convolution kernels. Other ways were tried and do
+less: without ``session.use_env_allocators`` nothing is bounded, and ``RLIMIT_DATA`` stops the whole process,
+with file mapped weights counted as if they were heap.
+
+onnxruntime takes the arena that is registered when a session is made, and a later registration replaces it
+for later sessions only. Its sessions are the arena's last owners: its memory is free when they are closed.
 
 **Providers.** onnxruntime falls back to the CPU without an error. A session here has the provider that was
 asked for, first in its list and with at least one node of the graph, or it does not open.
@@ -25,6 +30,7 @@ asked for, first in its list and with at least one node of the graph, or it does
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -34,14 +40,14 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from anyport.bundle.disk import size_text
 from anyport.bundle.paths import shown
-from anyport.errors import SessionError, UsageError, did_you_mean
+from anyport.errors import MemoryLimitError, SessionError, UsageError, did_you_mean
 from anyport.runtime.declared import libraries_of
-from anyport.runtime.onnxfile import weights_size
+from anyport.runtime.onnxfile import WeightSizes, weight_sizes
 from anyport.runtime.signature import check_declared, signature_of_part, signature_of_values
 from anyport.tensors import check_feeds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -58,9 +64,11 @@ _LEVELS: Final = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 _SILENT: Final = 4  # log severity "fatal": what onnxruntime logs as an error is raised here
-_EXACT_GROWTH: Final = 1  # arena_extend_strategy kSameAsRequested: no doubling beyond what a run needs
+_DOUBLING, _EXACT_GROWTH = 0, 1  # arena_extend_strategy: kNextPowerOfTwo, kSameAsRequested
+_MAX_REGION_BYTES: Final = (1 << 31) - 1  # these settings are of 31 bits, max_mem is not
+_PACKING_PADS: Final = 1 / 16  # rows are filled up to the processor's width
 _UNKNOWN_OPERATOR: Final = re.compile(r"error: ([\w.]+):(\w+)\(-?\d+\) is not a registered function/op")
-_FULL = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
+_FULL = re.compile(r"Available memory of \d+ is smaller than requested bytes of (\d+)")
 # everything that the native module raises of its own: Fail, InvalidGraph, NoSuchFile …
 _NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = (
     RuntimeError,
@@ -150,8 +158,12 @@ class Opening:
             native_options.intra_op_num_threads = self.options.n_threads
         if self.options.memory_limit_bytes is not None:
             native_options.enable_mem_pattern = False
-            native_options.add_session_config_entry("session.disable_prepacking", "1")
             native_options.add_session_config_entry("session.use_env_allocators", "1")
+        if self.is_mapped:
+            native_options.add_session_config_entry("session.disable_prepacking", "1")
+            if self.sizes().bfloat16_bytes:
+                folding = "optimization.disable_specified_optimizers"
+                native_options.add_session_config_entry(folding, "ConstantFolding")
         native_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         for library in self.options.libraries:
             self._load(library, native_options)
@@ -168,19 +180,27 @@ class Opening:
                 f"the library '{library.name}' does not load: {said}", where=self.where
             ) from err
 
-    def native_session(self, provider: str) -> ort.InferenceSession:
-        """Open the file, under the memory limit if there is one."""
-        if self.options.memory_limit_bytes is None:
-            return self._open(provider)
-        if provider != _CPU:
-            raise UsageError(f"a memory limit bounds the CPU, not {provider}", do="leave one of the two out")
-        arena_bytes = self._arena_bytes(self.options.memory_limit_bytes)
-        with _ARENA_LOCK:
-            _register_arena(arena_bytes)
-            try:
-                return self._open(provider)
-            finally:
-                _register_arena(None)  # the session alone keeps the other one alive
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the weights stay in their file."""
+        is_bounded = self.options.memory_limit_bytes is not None
+        return (self.options.weights or ("mapped" if is_bounded else "copied")) == "mapped"
+
+    def sizes(self) -> WeightSizes:
+        """Return how large the weights are, and of what kinds."""
+        try:
+            return weight_sizes(self.path)
+        except ValueError as err:
+            raise SessionError(f"{self.path.name} is no whole .onnx file: {err}", where=self.where) from err
+
+    def session(self, provider: str) -> OnnxruntimeSession:
+        """Open the file, and check that it is what was asked for."""
+        native_session = self._open(provider)
+        _assert_provider(native_session, provider, self.where)
+        found = signature_of_values(native_session.get_inputs(), native_session.get_outputs())
+        if self.declared is not None:
+            check_declared(self.declared, found, self.where)
+        return OnnxruntimeSession(native_session, self.declared or found, self)
 
     def _open(self, provider: str) -> ort.InferenceSession:
         try:
@@ -190,28 +210,14 @@ class Opening:
         except _NATIVE_ERRORS as err:
             raise self.error("opening the graph", err, self.where) from err
 
-    def _arena_bytes(self, limit_bytes: int) -> int:
-        try:
-            weights_bytes = weights_size(self.path)
-        except ValueError as err:
-            raise SessionError(f"{self.path.name} is no whole .onnx file: {err}", where=self.where) from err
-        if weights_bytes >= limit_bytes:
-            raise SessionError(
-                f"the weights take {size_text(weights_bytes)}, the memory limit is {size_text(limit_bytes)}",
-                where=self.where,
-                do="raise the memory limit, or take a smaller variant",
-            )
-        return limit_bytes - weights_bytes
-
     def error(self, step: str, err: Exception, where: str) -> SessionError:
         """Say what onnxruntime reported in the words of this package."""
         full = _FULL.search(str(err))
         limit = self.options.memory_limit_bytes
         if full is not None and limit is not None:
-            free, asked = int(full[1]), int(full[2])
-            return SessionError(
+            return MemoryLimitError(
                 f"{step} needs more than the memory limit of {size_text(limit)}: "
-                f"{size_text(asked)} were asked for with {size_text(free)} left",
+                f"{size_text(int(full[1]))} more were asked for",
                 where=where,
                 do="raise the memory limit, or give fewer or smaller inputs at a time",
             )
@@ -237,24 +243,55 @@ class Opening:
         return SessionError(what, where=where, do=do)
 
 
-def open_session(graph: Path | GraphFile, options: SessionOptions) -> OnnxruntimeSession:
-    """Open a graph on ONNX Runtime.
+def open_sessions(graphs: Sequence[Path | GraphFile], options: SessionOptions) -> list[OnnxruntimeSession]:
+    """Open graphs on ONNX Runtime; a memory limit holds for all of them together.
 
     Raises:
         UsageError: The provider or the optimization does not exist.
-        SessionError: The file does not open, is not what its bundle declares, lacks the provider, or is
+        SessionError: A file does not open, is not what its bundle declares, lacks the provider, or is
             beyond the memory limit.
     """
-    opening = Opening(graph, options)
+    openings = [Opening(graph, options) for graph in graphs]
     provider = _provider(options.provider)
-    if not opening.path.is_file():
-        raise SessionError(f"there is no file {opening.path}")
-    session = opening.native_session(provider)
-    _assert_provider(session, provider, opening.where)
-    found = signature_of_values(session.get_inputs(), session.get_outputs())
-    if opening.declared is not None:
-        check_declared(opening.declared, found, opening.where)
-    return OnnxruntimeSession(session, opening.declared or found, opening)
+    for opening in openings:
+        if not opening.path.is_file():
+            raise SessionError(f"there is no file {opening.path}")
+    with _arena(openings, options.memory_limit_bytes, provider):
+        return [opening.session(provider) for opening in openings]
+
+
+@contextmanager
+def _arena(openings: Sequence[Opening], limit_bytes: int | None, provider: str) -> Iterator[None]:
+    """Give the sessions that are opened inside one arena, within the memory limit if there is one."""
+    if limit_bytes is None:
+        yield
+        return
+    if provider != _CPU:
+        raise UsageError(f"a memory limit bounds the CPU, not {provider}", do="leave one of the two out")
+    max_bytes = _arena_bytes(openings, limit_bytes)
+    with _ARENA_LOCK:
+        _register_arena(max_bytes)
+        try:
+            yield
+        finally:
+            _register_arena(None)  # the sessions alone keep the other one alive
+
+
+def _arena_bytes(openings: Sequence[Opening], limit_bytes: int) -> int:
+    """Return what the limit leaves for packed weights and computing."""
+    beside, packed = 0, 0
+    for opening in openings:
+        sizes = opening.sizes()
+        own = 0 if opening.is_mapped else sizes.packed_bytes
+        beside += sizes.mapped_bytes if opening.is_mapped else sizes.copied_bytes - own
+        packed += own + int(own * _PACKING_PADS)
+    if beside + packed >= limit_bytes:
+        raise MemoryLimitError(
+            f"the weights take {size_text(beside + packed)}, the memory limit is {size_text(limit_bytes)}",
+            where="; ".join(opening.where for opening in openings),
+            do="raise the memory limit, or take a smaller variant",
+        )
+    return limit_bytes - beside
 
 
 def _provider(name: str) -> str:
@@ -299,6 +336,13 @@ def _assigned(session: ort.InferenceSession) -> dict[str, int]:
 
 def _register_arena(max_bytes: int | None) -> None:
     """Set the CPU arena that sessions opened from now on share, until the next call."""
-    settings = {"arena_extend_strategy": _EXACT_GROWTH} | ({"max_mem": max_bytes} if max_bytes else {})
+    settings = {"arena_extend_strategy": _EXACT_GROWTH}
+    if max_bytes is not None:
+        settings = {
+            "arena_extend_strategy": _DOUBLING,
+            "initial_chunk_size_bytes": min(max_bytes, _MAX_REGION_BYTES),
+            "max_mem": max_bytes,
+            "max_power_of_two_extend_bytes": min(max_bytes, _MAX_REGION_BYTES),
+        }
     place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, native.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(place, ort.OrtArenaCfg(settings))

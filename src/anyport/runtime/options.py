@@ -11,6 +11,7 @@ from typing import Final, Literal
 from anyport.errors import UsageError, did_you_mean
 
 Optimization = Literal["all", "basic", "extended", "none"]
+Weights = Literal["copied", "mapped"]
 
 _MAX_THREADS_PER_CORE: Final = 8  # a thousand threads take minutes to start
 
@@ -37,8 +38,10 @@ class SessionOptions:
     Attributes:
         provider: The execution provider, such as ``cpu`` or ``cuda``. The session is asserted to have it.
         n_threads: How many threads one operator may use; all cores by default.
-        memory_limit_bytes: A limit for the weights and everything computed with them.
-            `anyport.runtime.onnxrt` says exactly what it bounds.
+        memory_limit_bytes: A limit for what the session takes of its own: weights that are no pages of a
+            file, and everything computed. `anyport.runtime.onnxrt` says exactly what it bounds.
+        weights: ``copied`` into memory and packed for the processor, or ``mapped``: left in their file, whose
+            pages the system may drop and read again. By default mapped under a memory limit, else copied.
         optimization: What the runtime may rewrite while it opens the graph; by default what the bundle was
             proven with, and ``all`` for a plain file.
         libraries: Shared libraries with operators of other domains than ONNX's, which are loaded into this
@@ -48,6 +51,7 @@ class SessionOptions:
     provider: str = "cpu"
     n_threads: int | None = None
     memory_limit_bytes: int | None = None
+    weights: Weights | None = None
     optimization: Optimization | None = None
     libraries: tuple[Path, ...] = ()
 

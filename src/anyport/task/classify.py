@@ -10,6 +10,7 @@ import numpy as np
 
 from anyport.errors import SessionError, UsageError, did_you_mean
 from anyport.task.batches import plan_batches
+from anyport.task.part_forms import OpenParts
 from anyport.task.picture_settings import (
     PictureSettings,
     check_pictures_fit,
@@ -92,9 +93,9 @@ class Classifier:
 
     def __init__(self, graphs: Graphs, settings: ClassifySettings, options: TaskOptions) -> None:
         part, signature = next(iter(_known(graphs.parts).items()))
-        self.session: Session = graphs.open(part, options)
+        self._parts = OpenParts(graphs, [part], options)
+        self.session: Session = self._parts.session(part)
         self.settings = settings
-        self._graphs = graphs
         self._progress = options.progress
         self._input = picture_input(signature.inputs)
         self._output = score_output(signature.outputs)
@@ -111,8 +112,7 @@ class Classifier:
 
     def close(self) -> None:
         """Give back the session and the bundle; a second call does nothing."""
-        self.session.close()
-        self._graphs.close()
+        self._parts.close()
 
     def classify(self, pictures: Sequence[Picture], top: int = 5) -> list[Classification]:
         """Classify pictures.

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from anyport.tensors import Signature
 
 _DO: Final = "anyport run BUNDLE PICTURE… --instruction WORDS -o out.png"
+_RELIEF: Final = "make a smaller picture (--size), or pass it through the VAE in smaller tiles (--vae-tile)"
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -144,7 +145,7 @@ class ImageEditor:
         self.settings = settings
         self._tell = options.progress
         self._reader = InstructionReader(graphs, settings.text)
-        self._parts = OpenParts(graphs, PARTS, options)
+        self._parts = OpenParts(graphs, PARTS, options, relief=_RELIEF)
         self.networks = EditNetworks(self._parts, settings, self._reader)
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from anyport.bundle import Bundle
+    from anyport.bundle.reading import GraphFile
     from anyport.runtime import Session
     from anyport.task.task import TaskOptions
     from anyport.tensors import Signature
@@ -62,8 +63,11 @@ class BundleGraphs:
 
     def open(self, part: str, options: TaskOptions) -> Session:
         """Open one part of the variant that was asked for."""
-        graph = self._bundle.graph_file(part, options.variant)
-        return open_session(graph, options.session, options.runtime)
+        return open_session(self.graph(part, options), options.session, options.runtime)
+
+    def graph(self, part: str, options: TaskOptions) -> GraphFile:
+        """Return what opens as one part of the variant that was asked for."""
+        return self._bundle.graph_file(part, options.variant)
 
     def read_bytes(self, relative: str) -> bytes:
         """Return the content of a file of the bundle: the very bytes that were sealed."""
@@ -86,11 +90,15 @@ class FileGraphs:
 
     def open(self, part: str, options: TaskOptions) -> Session:
         """Open the file; it has no other part and no variants."""
+        return open_session(self.graph(part, options), options.session, options.runtime)
+
+    def graph(self, part: str, options: TaskOptions) -> Path:
+        """Return the file; it has no other part and no variants."""
         if options.variant is not None:
             raise UsageError(f"{self.path} is a plain .onnx file: it has no variant '{options.variant}'")
         if part not in self.parts:
             raise UsageError(f"{self.path} is a plain .onnx file: it has no part '{part}'")
-        return open_session(self.path, options.session, options.runtime)
+        return self.path
 
     def read_bytes(self, relative: str) -> bytes:
         """Refuse: there is nothing beside the file."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from anyport.errors import UsageError
+from anyport.task.bounded_parts import BoundedParts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -105,25 +106,56 @@ def _check_tensors(what: str, wanted: Mapping[str, int], specs: Iterable[TensorS
             )
 
 
-class OpenParts:
-    """The parts that a task needs, open; closed together."""
+_RELIEF: Final = "give fewer or smaller inputs at a time"
 
-    def __init__(self, graphs: Graphs, wanted: Iterable[str], options: TaskOptions) -> None:
+
+class OpenParts:
+    """The parts that a task needs, closed together.
+
+    They are open from the beginning; under a memory limit they open when they run.
+    """
+
+    def __init__(
+        self,
+        graphs: Graphs,
+        wanted: Iterable[str],
+        options: TaskOptions,
+        *,
+        at_once: bool = True,
+        relief: str = _RELIEF,
+    ) -> None:
+        """Open them.
+
+        Args:
+            graphs: They are closed with the parts.
+            wanted: The names of parts.
+            options: How.
+            at_once: Whether the task needs all of them; where it does not, a part opens when it is asked for.
+            relief: What a user can do where one needs too much memory.
+        """
         self.graphs = graphs
+        self._options = options
+        self._names = tuple(wanted)
         self._sessions: dict[str, Session] = {}
+        if options.max_memory_bytes is not None:
+            bounded = BoundedParts(graphs, self._names, options, at_once=at_once, relief=relief)
+            self._sessions = {name: bounded.part(name) for name in self._names}
+            return
         try:
-            for name in wanted:
-                self._sessions[name] = graphs.open(name, options)
+            for name in self._names if at_once else ():
+                self.session(name)
         except BaseException:
             self._close_sessions()
             raise
 
     def __contains__(self, name: str) -> bool:
-        """Say whether a part is open."""
-        return name in self._sessions
+        """Say whether the task has a part."""
+        return name in self._names
 
     def session(self, name: str) -> Session:
         """Return the session of a part."""
+        if name not in self._sessions:
+            self._sessions[name] = self.graphs.open(name, self._options)
         return self._sessions[name]
 
     def signature(self, name: str) -> Signature:

@@ -16,6 +16,8 @@ from anyport.runtime import SessionOptions
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from anyport.task.memory_policy import MemoryPlan
+
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 Progress = Callable[[str, int, int], None]  # what is counted, how many are done, how many there are
@@ -23,6 +25,10 @@ Progress = Callable[[str, int, int], None]  # what is counted, how many are done
 
 def silent(_what: str, _n_done: int, _n_all: int) -> None:
     """Show no progress."""
+
+
+def untold(_plan: MemoryPlan) -> None:
+    """Say nothing of how parts are opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +40,30 @@ class TaskOptions:
         runtime: One of `anyport.runtime.RUNTIMES`.
         session: How its graphs are opened.
         progress: Called while many inputs are read and computed, as in ``progress("captions", 8, 100)``.
+        max_memory_bytes: What onnxruntime may take of its own for the whole task, all parts together:
+            `anyport.task.memory_policy` chooses how they are opened, and says what counts.
+        memory_told: Told how the parts are opened under such a limit, before they are; and again where
+            computing needed more than that left.
     """
 
     variant: str | None = None
     runtime: str = "onnxruntime"
     session: SessionOptions = field(default_factory=SessionOptions)
     progress: Progress = silent
+    max_memory_bytes: int | None = None
+    memory_told: Callable[[MemoryPlan], None] = untold
+
+    def __post_init__(self) -> None:
+        """Refuse limits that mean nothing."""
+        if self.max_memory_bytes is None:
+            return
+        if self.max_memory_bytes < 1:
+            raise UsageError(f"the memory limit is {self.max_memory_bytes} bytes, it must be 1 or more")
+        if self.session.memory_limit_bytes is not None:
+            raise UsageError(
+                "there are two memory limits: one for the whole task, one for a session",
+                do="leave SessionOptions(memory_limit_bytes) out: it bounds graphs opened without a task",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from anyport.errors import InputError, UsageError, did_you_mean
 from anyport.task.arrays import npz_target, summary, write_arrays
+from anyport.task.part_forms import OpenParts
 from anyport.task.task import Printout, TaskOptions, settings_from
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ class TensorTask:
 
     def __init__(self, graphs: Graphs, options: TaskOptions) -> None:
         self._graphs = graphs
-        self._options = options
-        self._sessions: dict[str, Session] = {}
+        self._parts = OpenParts(graphs, graphs.parts, options, at_once=False)
 
     def __enter__(self) -> Self:
         """Return the task itself."""
@@ -49,9 +49,7 @@ class TensorTask:
 
     def close(self) -> None:
         """Give back the sessions and the bundle; a second call does nothing."""
-        for session in self._sessions.values():
-            session.close()
-        self._graphs.close()
+        self._parts.close()
 
     def session(self, part: str | None = None) -> Session:
         """Return the session of a part; of the only part if none is named.
@@ -68,9 +66,7 @@ class TensorTask:
             )
         if part not in names:
             raise UsageError(f"the model has no part '{part}'{did_you_mean(part, names)}")
-        if part not in self._sessions:
-            self._sessions[part] = self._graphs.open(part, self._options)
-        return self._sessions[part]
+        return self._parts.session(part)
 
     def run(self, feeds: Mapping[str, np.ndarray], part: str | None = None) -> dict[str, np.ndarray]:
         """Compute the outputs of a part.
