@@ -78,8 +78,8 @@ class BuildResult:
         compressions: Variant -> part -> what was kept of what was tried.
         refused: Variant that was asked for -> the gate that it did not pass; the bundle is without it.
         ranges: Part -> how large the numbers inside it become, where it has cases of its own.
-        task_peak_bytes: The most memory of its own that the proof of the whole task took, in the variant that is
-            the default; ``None`` where there is none.
+        task_peak_bytes: The most memory of its own that the proof of the whole task took, in the default
+            variant; ``None`` where there is none.
     """
 
     path: Path
