@@ -11,6 +11,7 @@ import msgspec
 from anyport.bundle import convert_tree, is_version
 from anyport.errors import BundleError, UsageError
 from anyport.graph.convert import DEFAULT_OPSET, check_opset
+from anyport.graph.storing import Storage
 from anyport.tensors import Dim, Signature, TensorSpec, dim, pairs, tensor
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class BuildTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         simplify: ``auto`` tries every simplifier, ``onnxslim,onnxsim`` these, ``none`` no one.
         compress: Methods, each of which makes a variant: ``int8``, ``int8-dynamic``, ``fp16`` ….
         prefer: What a compressed variant is for: one that is not faster is refused, unless it is ``size``.
+        storage: ``as-is`` keeps the 16 bits of a checkpoint in bfloat16 or float16, ``float32`` widens them.
     """
 
     opset: int = DEFAULT_OPSET
@@ -79,6 +81,7 @@ class BuildTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     simplify: str = NO_SIMPLIFIER
     compress: list[str] = []
     prefer: Literal["size", "speed"] = "speed"
+    storage: Storage = "as-is"
 
 
 class CalibrateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
