@@ -7,6 +7,7 @@ import msgspec
 from anyport.build.card import model_card
 from anyport.bundle import (
     FORMAT,
+    GraphEntry,
     Manifest,
     MetricEntry,
     ModelFacts,
@@ -50,6 +51,18 @@ def test_the_card_shows_tensors_proof_and_packages() -> None:
         "| torch | 2.13.0 |",
     ):
         assert line in text.splitlines()
+
+
+def test_the_card_says_in_which_types_weights_are_stored() -> None:
+    assert "## Weights" not in model_card(manifest(), [])
+    graph = GraphEntry(
+        "model.onnx", None, None, 20, 1, {"Add": 1}, 9, stored={"bfloat16": 18_000, "int64": 8}
+    )
+    variants = {"fp32": VariantEntry({"network": graph}, [], proven=True)}
+    lines = model_card(msgspec.structs.replace(manifest(), variants=variants), []).splitlines()
+    place = lines.index("## Weights")
+    assert lines[place + 2] == "- `network`, `fp32`: bfloat16 18.0 kB, int64 8 bytes"
+    assert place < lines.index("## Proof")
 
 
 def test_the_card_says_what_a_lossy_variant_is_worth_and_where() -> None:

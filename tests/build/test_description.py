@@ -222,6 +222,10 @@ def test_a_value_is_one_value() -> None:
     [
         ({"opset": 12}, "opset 12 cannot be written: 13..23 can"),
         ({"opset": 99}, "opset 99 cannot be written: 13..23 can"),
+        (
+            {"storage": "float16"},
+            "test is not understood: Invalid enum value 'float16' - at `$.build.storage`",
+        ),
         ({"compres": ["int8"]}, "test has an unknown key 'compres' in 'build' (did you mean 'compress'?)"),
         ({"prefer": "beauty"}, "test is not understood: Invalid enum value 'beauty' - at `$.build.prefer`"),
     ],

@@ -58,6 +58,16 @@ def test_loras_reach_the_source(given: str | list[str]) -> None:
     assert "lora      a.safetensors:0.5" in str(plan).splitlines()
 
 
+def test_a_plan_says_where_16_bits_are_widened() -> None:
+    for storage, line in (
+        ("float32", "export    opset 20, weights of 16 bits widened to float32"),
+        ("as-is", "export    opset 20"),
+    ):
+        words = {"model": {"source": "m.py:load"}, "build": {"storage": storage}}
+        plan = BuildPlan(describe(words, "test"), Path("here"), Path("m.port"), BuildSettings())
+        assert line in str(plan).splitlines()
+
+
 def test_a_plan_prints_what_it_will_do() -> None:
     words = {
         "model": {"source": "m.py:load"},

@@ -42,6 +42,7 @@ def make_manifest() -> Manifest:
         n_nodes=2,
         operators={"Gemm": 1, "Add": 1},
         n_parameters=20,
+        stored={"float32": 80},
     )
     return Manifest(
         format=FORMAT,

@@ -68,7 +68,10 @@ GOLDEN = """{
       "Gemm": 1
      },
      "n_parameters": 20,
-     "optimization": "all"
+     "optimization": "all",
+     "stored": {
+      "float32": 80
+     }
     }
    },
    "steps": [

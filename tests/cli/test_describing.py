@@ -51,6 +51,13 @@ def test_what_changes_the_graph_is_given_once_for_all_verbs() -> None:
     assert plan_from("m.py:load", chosen()).description.build == BuildTable()
 
 
+def test_how_weights_are_stored_comes_from_options_or_the_file(tmp_path: Path) -> None:
+    assert plan_from("m.py:load", chosen("--storage", "float32")).description.build.storage == "float32"
+    (tmp_path / "anyport.toml").write_text('[model]\nsource = "m.py:load"\n[build]\nstorage = "float32"\n')
+    assert plan_from(str(tmp_path), chosen()).description.build.storage == "float32"
+    assert plan_from(str(tmp_path), chosen("--storage", "as-is")).description.build.storage == "as-is"
+
+
 def test_loras_come_from_options_or_the_file(tmp_path: Path) -> None:
     words = ("--lora", "a.safetensors", "--lora", "b.safetensors:0.5")
     assert plan_from("Tiny-Edit", chosen(*words)).request.adapters == ("a.safetensors", "b.safetensors:0.5")

@@ -39,7 +39,16 @@ def test_a_file_in_lines(tmp_path: Path) -> None:
         "nodes 2: Add 1, Mul 1",
         "weights 6 parameters",
     ]
+    assert words[5] == "stored float32 24 bytes"
     assert words[-2:] == ["producer a test", "metadata licence = MIT"]
+
+
+def test_a_narrow_bundle_in_lines(tmp_path: Path) -> None:
+    record = facts_of(networks.corners_bundle(tmp_path))
+    assert not [line for line in lines_of(record) if line.startswith("stored")]  # a bundle of old
+    record["variants"]["fp32"]["graphs"]["network"]["stored"] = {"bfloat16": 4_000_000, "float32": 800}
+    words = [" ".join(line.split()) for line in lines_of(record)]
+    assert words[words.index("nodes 2: Flatten 1, Mul 1") + 1] == "stored bfloat16 4.0 MB, float32 800 bytes"
 
 
 def test_a_lossy_variant_in_lines(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 import onnx
+import onnx_ir as ir
 import pytest
 
 from anyport.compress.borrowing import borrow
@@ -11,6 +12,7 @@ from anyport.errors import InputError
 from anyport.graph.rewriting import external_names, load_graph
 from tests.compress.smallnets import beside, convnet, pictures
 from tests.compress.test_quantizing import agreement
+from tests.graph.narrowgraphs import HALVES, pair
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +40,17 @@ def test_the_double_answers_alike_and_its_weights_are_outside(
     weights = tmp_path / "double" / "weights.safetensors"
     if outside:
         assert weights.samefile(tmp_path / "weights.safetensors") is linkable
+
+
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize("half", HALVES)
+def test_the_double_of_a_narrow_graph_is_wide(tmp_path: Path, *, outside: bool, half: str) -> None:
+    graph = pair(convnet(tmp_path / "net.onnx"), half, beside=outside).narrow
+    (tmp_path / "double").mkdir()
+    double = borrow(graph, tmp_path / "double")
+    stored = [value.const_value for value in ir.load(double).graph.initializers.values()]
+    assert {tensor.dtype for tensor in stored if tensor is not None} == {ir.DataType.FLOAT}
+    assert agreement(graph, double, pictures(2)) == pytest.approx(1, abs=1e-6)
 
 
 def test_weights_outside_of_the_folder_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ METRIC = UserMetric("evaluate.py:accuracy", lambda _run: 0.0, 0.1)
 def candidate(method: Method, ratio: float, lossy: float | None = None, **words: object) -> Candidate:
     quantized = Quantized(method, Path("x.onnx"), {"MatMul": 1}, 1, 10, ())
     evaluation = None if lossy is None else METRIC.compare(1.0, lossy)
-    return Candidate(method, quantized, GraphFacts({"MatMul": 1}, 10, 5), ratio, evaluation, **words)  # type: ignore[arg-type]
+    return Candidate(method, quantized, GraphFacts({"MatMul": 1}, 10, {8: 5}), ratio, evaluation, **words)  # type: ignore[arg-type]
 
 
 def test_of_those_that_passed_the_best_answers_win() -> None:

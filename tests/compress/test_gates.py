@@ -11,12 +11,13 @@ from anyport.compress.gates import (
     is_faster,
     read_facts,
 )
-from anyport.compress.methods import Int8Dynamic
+from anyport.compress.methods import Fp16Storage, Int8Dynamic
 from anyport.compress.quantizing import quantize
 from anyport.errors import CompressError
 from anyport.verify import Evaluation, TopOneAgreement, UserMetric
 from anyport.verify.agreement import Losses, judge
 from tests.compress.smallnets import hoarding, idle, sentences, textnet
+from tests.graph.narrowgraphs import HALVES, pair
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,9 +28,22 @@ def test_a_real_quantizer_passes_the_first_gate(tmp_path: Path) -> None:
     found = quantize(graph, Int8Dynamic(), None, tmp_path / "out.onnx")
     original, facts = read_facts(graph), read_facts(found.path)
     check_did_something(original, facts, found)
-    assert facts.narrow_bytes == 100 * 64 + 64 * 64 + 64 * 32 + 64 + 32  # and the zero points
-    assert original.narrow_bytes == 0
+    assert facts.narrow_bytes[8] == 100 * 64 + 64 * 64 + 64 * 32 + 64 + 32  # and the zero points
+    assert original.narrow_bytes == {}
     assert (facts.n_nodes, facts.size_bytes) == (found.n_nodes, found.size_bytes)
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_of_weights_in_16_bits_8_are_fewer_and_16_are_not(half: str, tmp_path: Path) -> None:
+    graph = pair(textnet(tmp_path / "net.onnx"), half).narrow
+    original = read_facts(graph)
+    small = quantize(graph, Int8Dynamic(), None, tmp_path / "small.onnx")
+    facts = read_facts(small.path)
+    check_did_something(original, facts, small)
+    assert (original.narrow_bytes, facts.narrow_bytes.keys()) == ({16: 2 * (100 * 64 + 96 * 64)}, {8})
+    again = quantize(graph, Fp16Storage(), None, tmp_path / "half.onnx")
+    with pytest.raises(CompressError, match=r"^fp16 did nothing: the nodes are the same, "):
+        check_did_something(original, read_facts(again.path), again)
 
 
 def test_a_quantizer_that_does_nothing_is_seen_whatever_it_says(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from anyport.errors import BundleError
 from anyport.graph.initializers import read_initializers
 from anyport.graph.storing import StoreOptions
 from anyport.runtime.onnxfile import read_metadata
+from tests.compress.smallnets import textnet
 from tests.graph.exports import holds, shared, weights_of
+from tests.graph.narrowgraphs import HALVES, pair
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +34,20 @@ def test_every_weight_is_read_as_it_is(weights: str, tmp_path: Path) -> None:
         assert (found[name].shape, found[name].dtype) == (array.shape, str(array.dtype))
         assert holds(array, state[name])
     assert read_metadata(graph.path) == {"name": "encoder"}
+
+
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("half", HALVES)
+def test_a_weight_behind_a_cast_is_the_array_that_is_computed_with(
+    half: str, beside: bool, tmp_path: Path
+) -> None:
+    found = pair(textnet(tmp_path / "net.onnx"), half, beside=beside)
+    wide, narrow = read_initializers(found.wide), read_initializers(found.narrow)
+    assert narrow.keys() == wide.keys()
+    for name, array in wide.items():
+        one, other = array.load(), narrow[name].load()
+        assert (array.shape, array.dtype) == (narrow[name].shape, narrow[name].dtype)
+        assert (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
 
 
 def write(path: Path, location: str, offset: int, n: int = 4, length: int | None = None) -> Path:

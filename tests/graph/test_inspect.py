@@ -10,6 +10,8 @@ from onnx import TensorProto, helper
 
 from anyport.errors import InputError
 from anyport.graph.inspect import inspect_onnx
+from tests.compress.smallnets import convnet
+from tests.graph.narrowgraphs import HALVES, pair
 from tests.runtime import networks
 
 if TYPE_CHECKING:
@@ -25,7 +27,16 @@ def test_everything_is_read_but_the_weights(tmp_path: Path) -> None:
     assert (found.n_nodes, found.operators) == (2, {"Add": 1, "Mul": 1})
     assert (found.n_parameters, found.weights_files) == (6, {"a.weights": 24})
     assert found.metadata == {"licence": "MIT"}
+    assert found.stored == {"float32": 24}
     assert found.size_bytes == path.stat().st_size
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_it_is_said_in_which_types_weights_are_stored(half: str, tmp_path: Path) -> None:
+    found = inspect_onnx(pair(convnet(tmp_path / "net.onnx"), half).narrow)
+    weights = 32 * 3 * 9 + 2 * 32 * 32 * 9 + 40 * 32
+    assert found.stored == {half: 2 * weights, "float32": 4 * (32 + 32 + 40)}
+    assert found.n_parameters == weights + 32 + 32 + 40
 
 
 def test_nodes_in_branches_count(tmp_path: Path) -> None:

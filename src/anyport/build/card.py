@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from anyport.bundle import stored_text
 from anyport.verify import metric_line
 
 if TYPE_CHECKING:
@@ -30,11 +31,23 @@ def model_card(manifest: Manifest, proof_lines: Sequence[str]) -> str:
         lines += [f"| `{n}` | output | `{text}` |" for n, text in part.outputs.items()]
         lines += [f"| `{n}` | dim | `{text}` |" for n, text in part.dims.items()]
         lines.append("")
+    lines += _weight_lines(manifest)
     lines += ["## Proof", "", *(f"- {line}" for line in proof_lines), ""]
     lines += ["Re-verify it anywhere, without PyTorch: `anyport verify " + f"{facts.name}.port`.", ""]
     lines += _lossy_lines(manifest)
     lines += ["## Made with", "", *_table(manifest.provenance.packages), ""]
     return "\n".join(lines)
+
+
+def _weight_lines(manifest: Manifest) -> list[str]:
+    """Say in which types the weights of each graph are stored."""
+    lines = [
+        f"- `{part}`, `{name}`: {stored_text(graph.stored)}"
+        for name, variant in manifest.variants.items()
+        for part, graph in variant.graphs.items()
+        if graph.stored
+    ]
+    return ["## Weights", "", *lines, ""] if lines else []
 
 
 def _lossy_lines(manifest: Manifest) -> list[str]:

@@ -11,6 +11,7 @@ import msgspec
 from anyport.bundle import convert_tree, is_version
 from anyport.errors import BundleError, UsageError
 from anyport.graph.convert import DEFAULT_OPSET, check_opset
+from anyport.graph.storing import Storage
 from anyport.tensors import Dim, Signature, TensorSpec, dim, pairs, tensor
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class BuildTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         prefer: What a compressed variant is for: one that is not faster is refused, unless it is ``size``.
         attention: ``fused`` adds a variant for ONNX Runtime where that is faster here, ``plain`` does not;
             left out, the recipe decides.
+        storage: ``as-is`` keeps the 16 bits of a checkpoint in bfloat16 or float16, ``float32`` widens them.
     """
 
     opset: int = DEFAULT_OPSET
@@ -82,6 +84,7 @@ class BuildTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compress: list[str] = []
     prefer: Literal["size", "speed"] = "speed"
     attention: Literal["fused", "plain"] | None = None
+    storage: Storage = "as-is"
 
 
 class CalibrateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

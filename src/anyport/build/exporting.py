@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anyport.bundle import stored_text
 from anyport.graph.convert import convert, exporter_of
 from anyport.graph.customops import read_custom_ops
 from anyport.source import load_value
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from anyport.graph.capture import Capture
     from anyport.graph.convert import Converted
     from anyport.graph.customops import CustomOp
+    from anyport.graph.storing import Graph
     from anyport.recipe import Part
 
 
@@ -43,6 +45,13 @@ def export_words(converted: Converted, part: Part, plan: BuildPlan) -> dict[str,
     if converted.libraries:
         words["libraries"] = dict(converted.libraries)
     return words
+
+
+def export_text(graph: Graph) -> str:
+    """Say what was written: ``280 nodes, opset 20``, and in which types where not all weights are wide."""
+    is_narrow = bool(graph.stored.keys() & {"bfloat16", "float16"})
+    words = f", weights in {stored_text(graph.stored)}" if is_narrow else ""
+    return f"{graph.n_nodes} nodes, opset {graph.opset}{words}"
 
 
 def _custom_ops(plan: BuildPlan) -> tuple[CustomOp, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from anyport import __version__
-from anyport.build.exporting import convert_as_planned, export_words
+from anyport.build.exporting import convert_as_planned, export_text, export_words
 from anyport.build.proof import recorder_of
 from anyport.build.provenance import created_at
 from anyport.build.proving import VARIANT, Recorder, verify_part
@@ -87,6 +87,7 @@ def graph_entry(part: Part, variant: str, graph: Graph, optimization: Optimizati
         n_nodes=graph.n_nodes,
         operators=dict(graph.operators),
         n_parameters=graph.n_parameters,
+        stored=dict(graph.stored),
         optimization=optimization,
     )
 
@@ -103,21 +104,22 @@ def export_and_prove(
     for warning in captured.warnings:
         progress("warning", warning)
     converted = convert_as_planned(captured, part, plan)
-    options = StoreOptions(metadata=graph_metadata(plan, model, part))
+    storage = plan.description.build.storage
+    options = StoreOptions(metadata=graph_metadata(plan, model, part), storage=storage)
     path = folder / "model.onnx"
     attention = find_attention(converted.model)
     graph = store(converted, path, options)
     (folder / "modules.json").write_bytes(converted.modules.encode())
     axes = ", ".join(f"{name} {dim}" for name, dim in part.signature.dims.items()) or "none"
-    progress("export", f"{part.name}   {graph.n_nodes} nodes, opset {graph.opset}   dynamic axes: {axes}")
+    progress("export", f"{part.name}   {export_text(graph)}   dynamic axes: {axes}")
     recorder = recorder_of(part, plan.settings, PROOF_BYTES // len(model.parts))
     verdict = verify_part(part, captured, path, recorder, plan.settings)
     progress("verify", verdict.summary())
     if not is_allowed(verdict, plan.settings):
         verdict.raise_if_bad()
-    made = (_export_step(converted, part, plan, verdict),)
+    steps: tuple[Step, ...] = (_export_step(converted, part, plan, verdict),)
     ranges = _ranges(part, progress)
-    proven = ProvenPart(part, graph, verdict, recorder, made, ranges=ranges, attention=attention)
+    proven = ProvenPart(part, graph, verdict, recorder, steps, ranges=ranges, attention=attention)
     settings = simplify_settings(plan.description.build.simplify)
     if settings is None:
         note_derivations(folder / "modules.json", captured.program, path)
@@ -125,7 +127,7 @@ def export_and_prove(
     known = Known(captured, recorder, plan.settings.gates)
     simplified = simplify_proven(graph, verdict, known, settings, progress)
     note_derivations(folder / "modules.json", captured.program, path)
-    steps = (*proven.steps, simplified.step)
+    steps = (*steps, simplified.step)
     return replace(proven, graph=simplified.graph, steps=steps, simplification=simplified.found)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyport.build.exporting import convert_as_planned
+from anyport.build.exporting import convert_as_planned, export_text
 from anyport.build.fixing import of_fixed_sizes
 from anyport.build.parts import graph_metadata, is_allowed
 from anyport.build.plan import locate
@@ -97,9 +97,9 @@ def export_plain(plan: BuildPlan, progress: Callable[[str, str], None]) -> Expor
     converted = convert_as_planned(captured, part, plan)
     outputs = (plan.output, plan.output.with_name(weights_name(plan.output)))
     with staged_files(outputs, force=plan.settings.force) as folder:
-        options = StoreOptions("auto", graph_metadata(plan, model, part))
+        options = StoreOptions("auto", graph_metadata(plan, model, part), plan.description.build.storage)
         graph = store(converted, folder / plan.output.name, options)
-        progress("export", f"{graph.n_nodes} nodes, opset {graph.opset}")
+        progress("export", export_text(graph))
         verdict = verify_part(part, captured, graph.path, TorchReference(part), plan.settings)
         progress("verify", verdict.summary())
         if not is_allowed(verdict, plan.settings):

@@ -12,6 +12,7 @@ from anyport.source import SourceRequest
 from anyport.verify import Gates
 
 _MORE: Final = ", more where many inputs need them"
+_STORAGES: Final = {"as-is": "", "float32": ", weights of 16 bits widened to float32"}
 ALLOWED: Final = ("failed", "inconclusive")  # what a user may allow by name
 
 
@@ -69,7 +70,7 @@ class BuildPlan:
         lines = [
             f"source    {model.source}",
             *(f"lora      {text}" for text in model.adapters),
-            f"export    opset {made.opset}",
+            f"export    opset {made.opset}" + _STORAGES[made.storage],
             *(f"          input  {name} = {text}" for name, text in self.description.inputs.items()),
             *(f"          output {name} = {text}" for name, text in self.description.outputs.items()),
             *(f"          dim    {name} = {text}" for name, text in self.description.dims.items()),

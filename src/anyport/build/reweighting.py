@@ -19,12 +19,14 @@ from anyport.bundle import (
     is_version,
     open_bundle,
     seal_bundle,
+    stored_text,
     write_proof,
 )
 from anyport.bundle.disk import digest_file
 from anyport.errors import BundleError, CheckpointError, UsageError
 from anyport.graph.checkpoints import open_checkpoint
 from anyport.graph.derivations import read_derivations
+from anyport.graph.storing import read_graph
 from anyport.graph.weightswap import swap_weights
 from anyport.verify import MAX_ABS_MULTIPLE, RMS_MULTIPLE
 
@@ -165,7 +167,7 @@ def reweight(
     with open_bundle(bundle) as old, Staging.open(output, force=settings.force) as staging:
         swap = _plan(old, checkpoint, settings)
         _report(swap, progress)
-        _copy(swap, staging.folder)
+        _copy(swap, staging.folder, progress)
         reproof = _reprove(swap, staging.folder, progress) if settings.against is not None else None
         manifest, digest = _seal(swap, staging.folder, reproof)
         staging.commit()
@@ -273,7 +275,7 @@ def _how_again(variant: VariantEntry) -> str:
     return f"anyport build … --compress {methods[-1] if methods and methods[-1] else 'int8'}"
 
 
-def _copy(swap: _Swap, folder: Path) -> None:
+def _copy(swap: _Swap, folder: Path, progress: Progress) -> None:
     """Copy what does not depend on the weights, and write the graphs anew."""
     manifest = swap.bundle.manifest
     for entry in manifest.files:
@@ -288,6 +290,10 @@ def _copy(swap: _Swap, folder: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         _copy_file(swap.bundle, str(graph.modules), folder)
         swap_weights(swap.bundle.file(graph.file), output, rules, swap.checkpoint.read, metadata)
+        stored = dict(read_graph(output).stored)
+        if stored != (graph.stored or stored):
+            words = f"{stored_text(graph.stored)} -> {stored_text(stored)}"
+            progress("weights", f"{name}   stored in other types, as the new numbers need: {words}")
 
 
 def _copy_file(bundle: Bundle, relative: str, folder: Path) -> None:
@@ -332,18 +338,18 @@ def _seal(swap: _Swap, folder: Path, reproof: Reproof | None) -> tuple[Manifest,
     else:
         write_proof(folder, reproof.proof, reproof.arrays)
         lines = [f"`{swap.part}`: {verdict.summary()}" for verdict in reproof.verdicts]
-    manifest = _manifest(swap, reproof)
+    manifest = _manifest(swap, reproof, folder)
     (folder / "MODEL_CARD.md").write_text(model_card(manifest, lines), encoding="utf-8", newline="\n")
     return seal_bundle(folder, manifest)
 
 
-def _manifest(swap: _Swap, reproof: Reproof | None) -> Manifest:
+def _manifest(swap: _Swap, reproof: Reproof | None, folder: Path) -> Manifest:
     old = swap.bundle.manifest
     summaries = (
         [verdict.summary() for verdict in reproof.verdicts] if reproof else ["unproven"] * len(swap.rules)
     )
     variants = {
-        name: _variant(swap, old.variants[name], summary)
+        name: _variant(swap, old.variants[name], summary, folder)
         for name, summary in zip(swap.rules, summaries, strict=True)
     }
     default = old.default_variant if old.default_variant in variants else next(iter(variants))
@@ -358,7 +364,7 @@ def _manifest(swap: _Swap, reproof: Reproof | None) -> Manifest:
     )
 
 
-def _variant(swap: _Swap, old: VariantEntry, summary: str) -> VariantEntry:
+def _variant(swap: _Swap, old: VariantEntry, summary: str, folder: Path) -> VariantEntry:
     """Return a variant after the swap; what was found with the old weights is said of them."""
     version = swap.bundle.manifest.model.version
     prefix = f"with the weights of {version}: "
@@ -375,8 +381,14 @@ def _variant(swap: _Swap, old: VariantEntry, summary: str) -> VariantEntry:
         "converted": len(swap.checkpoint.converted),
     }
     is_proven = swap.settings.against is not None
+    entry = old.graphs[swap.part]
+    graph = read_graph(folder / entry.file)
+    found = msgspec.structs.replace(
+        entry, n_nodes=graph.n_nodes, operators=dict(graph.operators), stored=dict(graph.stored)
+    )
     return msgspec.structs.replace(
         old,
+        graphs={swap.part: found},
         steps=[*steps, Step("reweight", settings, summary)],
         proven=is_proven,
         note="" if is_proven else swap.note,

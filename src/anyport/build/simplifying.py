@@ -78,7 +78,8 @@ class Simplified:
             "version": kept.version,
             "optimization": self.found.optimization,
         }
-        n_nodes = f"{kept.n_nodes_before} -> {self.graph.n_nodes} nodes"
+        n_after = self.graph.n_nodes if kept.n_nodes_after is None else kept.n_nodes_after
+        n_nodes = f"{kept.n_nodes_before} -> {n_after} nodes"
         return Step(
             "simplify", settings, f"{n_nodes}, proven equal" if self.found.proven else "nothing proven"
         )

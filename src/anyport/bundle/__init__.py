@@ -29,6 +29,7 @@ from anyport.bundle.manifest import (
     decode_manifest,
     encode_manifest,
     is_version,
+    stored_text,
 )
 from anyport.bundle.proof import (
     Proof,
@@ -92,6 +93,7 @@ __all__ = [
     "seal_bundle",
     "staged_file",
     "staged_files",
+    "stored_text",
     "unpack",
     "write_file_atomically",
     "write_lossy_proof",

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
+from anyport.bundle.disk import size_text
 from anyport.bundle.paths import check_names, check_paths, shown
 from anyport.bundle.strictjson import convert_tree, parse_json
 from anyport.errors import BundleError, UsageError, did_you_mean
 from anyport.tensors import Dim, TensorSpec, dim, tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FORMAT: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
@@ -52,6 +56,7 @@ class GraphEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         n_parameters: Number of elements in the weights.
         optimization: What a runtime may rewrite while it opens the graph.
         runtime: The only runtime that has its operators; ``None``: they are ONNX's own.
+        stored: Type -> bytes of the weights, such as ``bfloat16``; bundles of old do not say.
     """
 
     file: str
@@ -63,6 +68,17 @@ class GraphEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n_parameters: _Count
     optimization: str = "all"
     runtime: str | None = None
+    stored: dict[str, _Count] = {}
+
+
+def stored_text(stored: Mapping[str, int]) -> str:
+    """Write in which types weights are stored, the most bytes first.
+
+    >>> stored_text({"bfloat16": 4_000_000, "float32": 8_000, "int64": 16})
+    'bfloat16 4.0 MB, float32 8.0 kB, int64 16 bytes'
+    """
+    ordered = sorted(stored.items(), key=lambda entry: (-entry[1], entry[0]))
+    return ", ".join(f"{dtype} {size_text(n_bytes)}" for dtype, n_bytes in ordered)
 
 
 class PartEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

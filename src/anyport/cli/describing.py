@@ -95,6 +95,11 @@ def model_options(function: _F) -> _F:
         click.option(
             "--custom-op", "custom_ops", metavar="FILE.py:TABLE", help="Your own operators in ONNX."
         ),
+        click.option(
+            "--storage",
+            type=click.Choice(["as-is", "float32"]),
+            help="float32: 16-bit weights are widened.  [default: as-is]",
+        ),
     )
     for option in reversed(options):
         function = option(function)
@@ -162,7 +167,7 @@ def plan_from(target: str, chosen: dict[str, Any]) -> BuildPlan:
 
 def _build_words(chosen: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
     """Return what the options say of ``[build]``; ``--fix`` adds to what is written."""
-    names = ("opset", "custom_ops", "simplify", "prefer", "attention")
+    names = ("opset", "custom_ops", "storage", "simplify", "prefer", "attention")
     words = {name: chosen[name] for name in names if chosen.get(name) is not None}
     if chosen["fix"]:
         words["fix"] = written.get("fix", {}) | read_fixes(chosen["fix"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from anyport.bundle import MetricEntry, open_bundle, read_proof
+from anyport.bundle import MetricEntry, open_bundle, read_proof, stored_text
 from anyport.bundle.disk import size_text
 from anyport.cli.options import table
 from anyport.errors import UsageError, require
@@ -62,6 +62,8 @@ def _onnx_lines(record: Mapping[str, Any]) -> list[str]:
     rows = [*_tensor_rows(record), ("opset", opsets)]
     rows.append(("nodes", f"{record['n_nodes']}: {_operators(record['operators'])}"))
     rows.append(("weights", f"{record['n_parameters']} parameters"))
+    if record["stored"]:
+        rows.append(("stored", stored_text(record["stored"])))
     rows += [("", f"{size_text(size)} of {file}") for file, size in record["weights_files"].items()]
     rows.append(("file", f"{size_text(record['size_bytes'])}, IR version {record['ir_version']}"))
     rows.append(("producer", record["producer"] or "not said"))
@@ -98,6 +100,8 @@ def _variant_rows(name: str, variant: Mapping[str, Any], *, is_default: bool) ->
             ("graph", f"{part}: opset {graph['opset']}, {graph['n_parameters']} parameters, {size}"),
             ("nodes", f"{graph['n_nodes']}: {_operators(graph['operators'])}"),
         ]
+        if graph["stored"]:
+            rows.append(("stored", stored_text(graph["stored"])))
     return rows
 
 

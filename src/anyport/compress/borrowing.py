@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 import onnx_ir as ir
 
 from anyport.errors import InputError
+from anyport.graph.layout import write_wide
+from anyport.graph.narrow import is_narrow, stored_tensor
 from anyport.graph.rewriting import load_graph
-from anyport.graph.storing import move_out, write_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +22,8 @@ _NAME: Final = "model.onnx"
 def borrow(graph: Path, folder: Path) -> Path:
     """Return the graph's double in an empty folder.
 
-    Weights outside of the file are linked (copied, where the disk has no links); those inside it are written
-    beside the double, so that no probe carries them.
+    Weights outside of the file are linked (copied, where the disk has no links); those inside it, and those
+    of 16 bits, are written beside the double, in float32, so that no probe carries them.
 
     Raises:
         InputError: A weight lies outside of the graph's folder.
@@ -30,19 +31,16 @@ def borrow(graph: Path, folder: Path) -> Path:
     """
     double = folder / _NAME
     model = load_graph(graph)
-    files = {
-        v.const_value.location
-        for v in model.graph.initializers.values()
-        if isinstance(v.const_value, ir.ExternalTensor)
-    }
-    if not files:
-        move_out(model, folder / "weights.safetensors", frozenset())
-        write_model(model, double)
-        return double
-    for location in sorted(map(str, files)):
-        place = folder / location
-        if not place.resolve().is_relative_to(folder.resolve()):
+    stored = [stored_tensor(value.const_value) for value in model.graph.initializers.values()]
+    files = sorted({str(tensor.location) for tensor in stored if isinstance(tensor, ir.ExternalTensor)})
+    for location in files:
+        if not (folder / location).resolve().is_relative_to(folder.resolve()):
             raise InputError(f"weights of {graph.name} lie outside its folder: '{location}'")
+    if not files or is_narrow(model):
+        write_wide(graph, double)
+        return double
+    for location in files:
+        place = folder / location
         place.parent.mkdir(parents=True, exist_ok=True)
         _share(graph.parent / location, place)
     shutil.copyfile(graph, double)

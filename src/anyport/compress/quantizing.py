@@ -15,15 +15,9 @@ from anyport.compress.int8_static import ranged_values, rewrite_static
 from anyport.compress.methods import Fp16Storage, Int8Dynamic, Int8Static
 from anyport.compress.rewrite import KeptFloat, Rewrite
 from anyport.errors import UsageError
-from anyport.graph.rewriting import external_names, load_graph, weights_bytes
-from anyport.graph.storing import (
-    MAX_INSIDE_BYTES,
-    check_file,
-    count_operators,
-    move_out,
-    weights_name,
-    write_model,
-)
+from anyport.graph.layout import layout_of, store_in
+from anyport.graph.rewriting import load_graph
+from anyport.graph.storing import count_operators
 from anyport.runtime.onnxfile import weights_size
 
 if TYPE_CHECKING:
@@ -76,7 +70,7 @@ def quantize(
     """Quantize a graph.
 
     The weights are read, quantized and written one by one; the output has them inside or beside it as the
-    original has. Initializers that nothing reads any more are dropped.
+    original has, in 16 bits what stays float and was. Initializers that nothing reads any more are dropped.
 
     Args:
         graph: The .onnx file.
@@ -91,7 +85,7 @@ def quantize(
     """
     model = load_graph(graph)
     _check_opset(model, method, graph)
-    outside = external_names(model)
+    layout = layout_of(model)
     rewrite = Rewrite(model)
     if isinstance(method, Int8Static):
         known = find_ranges(graph, method, samples, output.parent) if ranges is None else ranges
@@ -103,7 +97,7 @@ def quantize(
     rewrite.keep_inner_nodes()
     rewrite.drop_unread()
     model.metadata_props["compressed"] = method.text
-    _store(model, output, outside)
+    store_in(layout, model, output)
     operators = count_operators(model)
     return Quantized(method, output, operators, rewrite.n_changed, weights_size(output), tuple(rewrite.kept))
 
@@ -147,11 +141,3 @@ def _check_opset(model: ir.Model, method: Method, graph: Path) -> None:
             f"{graph.name} has opset {opset}, {method.text} needs {_MIN_OPSET} or newer",
             do=f"export it again with --opset {_MIN_OPSET}, or take fp16",
         )
-
-
-def _store(model: ir.Model, output: Path, outside: frozenset[str]) -> None:
-    """Write a graph; weights that were outside, and what became of them, are outside again."""
-    if outside or weights_bytes(model) > MAX_INSIDE_BYTES:
-        move_out(model, output.with_name(weights_name(output)), outside)
-    write_model(model, output)
-    check_file(output)

@@ -17,7 +17,6 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from anyport.graph.ends import drop_unused
-from anyport.graph.rewriting import load_graph
 from anyport.graph.storing import check_file, write_model
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def fuse_attention(path: Path, sites: Sequence[AttentionSite], output: Path) -> 
     Returns:
         How many sites were fused; of none nothing is written.
     """
-    model = load_graph(path)
+    model = ir.load(str(path))  # as it is: 16-bit weights stay where they are, behind their Casts
     named = {site.weights: site for site in sites}
     found = [(named[name], match) for softmax, match in _matches(model) if (name := _name(softmax)) in named]
     for site, match in found:

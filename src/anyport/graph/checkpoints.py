@@ -13,6 +13,7 @@ from anyport.bundle.disk import open_regular
 from anyport.bundle.tensorfile import DTYPES
 from anyport.errors import BundleError, CheckpointError, did_you_mean
 from anyport.graph.derivations import Folded, digest_of, names_of, notation
+from anyport.graph.narrow import widened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -228,9 +229,7 @@ def convert(array: np.ndarray, found: str, wanted: str) -> tuple[np.ndarray, int
 
 def as_numbers(array: np.ndarray, dtype: str) -> np.ndarray:
     """Return numbers: those of bfloat16 as float32."""
-    if dtype != "bfloat16":
-        return array
-    return (np.atleast_1d(array).astype(np.uint32) << 16).view(np.float32).reshape(array.shape)
+    return widened(array) if dtype == "bfloat16" else array
 
 
 def _prefix_advice(entries: Iterable[str], wanted: Derivations) -> str | None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-import onnx
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from anyport.graph.expectations import expected_weights, live_nodes, weights_by_
 from anyport.graph.foldsites import fold_sites
 from anyport.graph.initializers import read_initializers
 from anyport.graph.modulemap import ModuleMap
+from anyport.graph.rewriting import load_graph
 from anyport.graph.tensorbits import array_of
 from anyport.source.adapter import PREFIX
 
@@ -118,11 +118,14 @@ def find_derivations(program: ExportedProgram, graph: Path) -> Derivations:
 
 def _read_nodes(graph: Path) -> tuple[dict[str, str], set[str]]:
     """Return weight -> bias of the layers in a graph, and the initializers that set how much to resize."""
-    nodes = onnx.load(str(graph), load_external_data=False).graph.node
-    layers = [node for node in nodes if node.op_type in _LAYERS and len(node.input) > _MATRIX]
-    settings = {name for node in nodes if node.op_type == "Resize" for name in node.input[1:]}
-    used = {name for node in nodes for name in node.input[: 1 if node.op_type == "Resize" else None]}
-    return {node.input[1]: node.input[2] for node in layers}, settings - used
+    nodes = [
+        (node.op_type, [value.name or "" if value is not None else "" for value in node.inputs])
+        for node in load_graph(graph).graph
+    ]
+    layers = [names for kind, names in nodes if kind in _LAYERS and len(names) > _MATRIX]
+    settings = {name for kind, names in nodes if kind == "Resize" for name in names[1:]}
+    used = {name for kind, names in nodes for name in names[: 1 if kind == "Resize" else None]}
+    return {names[1]: names[2] for names in layers}, settings - used
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,31 +10,45 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from anyport.errors import BundleError
+from anyport.graph.narrow import widened
 from anyport.verify import LazyArray
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_CONSTANT_NODES: Final = 100_000
+_NARROW: Final = (TensorProto.BFLOAT16, TensorProto.FLOAT16)
 
 
 def read_initializers(path: Path) -> dict[str, LazyArray]:
     """Return every initializer and constant of an .onnx file by name.
 
-    External data is mapped, and read when an array is loaded.
+    External data is mapped, and read when an array is loaded. A weight of 16 bits that the graph casts to
+    float32 is the float32 array that it computes with.
 
     Raises:
         BundleError: External data lies outside the model's folder, or beyond its file.
     """
     model = onnx.load(str(path), load_external_data=False)
     found: dict[str, LazyArray] = {}
+    cast = {node.input[0] for node in model.graph.node if _is_widening(node)}
     for tensor in model.graph.initializer:
-        found[tensor.name] = _lazy(tensor, path.parent)
+        lazy = _lazy(tensor, path.parent)
+        is_wide = tensor.name in cast and tensor.data_type in _NARROW
+        found[tensor.name] = _widened(lazy) if is_wide else lazy
     for node in list(model.graph.node)[:_MAX_CONSTANT_NODES]:
         for attribute in node.attribute:
             if node.op_type == "Constant" and attribute.name == "value":
                 found[node.output[0]] = _lazy(attribute.t, path.parent)
     return found
+
+
+def _is_widening(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Cast" and any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
+
+
+def _widened(narrow: LazyArray) -> LazyArray:
+    return LazyArray(narrow.shape, "float32", lambda: widened(narrow.load()))
 
 
 def _lazy(tensor: TensorProto, folder: Path) -> LazyArray:

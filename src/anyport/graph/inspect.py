@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport.errors import InputError, require
+from anyport.runtime.graphfile import read_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,7 @@ class OnnxFile:
         n_nodes: Number of nodes, those inside branches, loops and functions included.
         operators: Operator -> number of nodes, the most frequent first.
         n_parameters: Number of elements in the initializers.
+        stored: Type -> bytes of the initializers.
         size_bytes: Size of the file.
         weights_files: External files that the initializers name -> the bytes they use of them.
     """
@@ -43,6 +45,7 @@ class OnnxFile:
     n_nodes: int
     operators: Mapping[str, int]
     n_parameters: int
+    stored: Mapping[str, int]
     size_bytes: int
     weights_files: Mapping[str, int]
 
@@ -69,9 +72,17 @@ def inspect_onnx(path: Path) -> OnnxFile:
         n_nodes=operators.total(),
         operators=dict(sorted(operators.items(), key=lambda entry: (-entry[1], entry[0]))),
         n_parameters=sum(prod(tensor.dims) for tensor in initializers),
+        stored=_stored(path),
         size_bytes=path.stat().st_size,
         weights_files=_external_sizes(initializers),
     )
+
+
+def _stored(path: Path) -> dict[str, int]:
+    sizes: Counter[str] = Counter()
+    for tensor in read_graph(path).graph.initializers:
+        sizes[tensor.dtype] += tensor.size_bytes
+    return dict(sorted(sizes.items()))
 
 
 def _load(path: Path) -> Any:

@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from anyport.errors import ExportError
+from anyport.graph.narrow import stored_tensor, widen
 from anyport.graph.storing import SMALL_BYTES
 
 if TYPE_CHECKING:
@@ -24,8 +25,11 @@ _FREE_BYTES: Final = 1 << 20
 
 
 def load_graph(path: Path) -> ir.Model:
-    """Read an .onnx file; external weights are mapped, and read when they are used."""
-    return ir.load(str(path))
+    """Read an .onnx file; external weights are mapped, and read when they are used.
+
+    Weights of 16 bits that the graph casts to float32 are float32 weights here, under their own names.
+    """
+    return widen(ir.load(str(path)))
 
 
 def weights_bytes(model: ir.Model) -> int:
@@ -38,7 +42,7 @@ def external_names(model: ir.Model) -> frozenset[str]:
     return frozenset(
         name
         for name, value in model.graph.initializers.items()
-        if isinstance(value.const_value, ir.ExternalTensor)
+        if isinstance(stored_tensor(value.const_value), ir.ExternalTensor)
     )
 
 
@@ -61,7 +65,9 @@ def hollow_out(model: ir.Model) -> frozenset[str]:
     taken = []
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is not None and (tensor.nbytes >= SMALL_BYTES or isinstance(tensor, ir.ExternalTensor)):
+        if tensor is not None and (
+            tensor.nbytes >= SMALL_BYTES or isinstance(stored_tensor(tensor), ir.ExternalTensor)
+        ):
             taken.append(name)
             _become_input(value, tensor, graph)
     return frozenset(taken)

@@ -20,6 +20,7 @@ from onnx.external_data_helper import _get_all_tensors, uses_external_data
 from anyport import __version__
 from anyport.bundle import TensorFileWriter, read_header, staged_files
 from anyport.errors import ExportError, UsageError, require
+from anyport.graph.narrow import narrow_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 
     from anyport.graph.convert import Converted
 
+Storage = Literal["as-is", "float32"]
 MAX_INSIDE_BYTES: Final = 2_000_000_000  # protobuf ends at 2 GiB
 SMALL_BYTES: Final = 1024  # shape constants stay in the graph: shape inference reads them there
+_TYPE_NAMES: Final = {ir.DataType.DOUBLE: "float64", ir.DataType.FLOAT: "float32"}
 _SAFETENSORS: Final = {
     ir.DataType.BFLOAT16: "BF16",
     ir.DataType.BOOL: "BOOL",
@@ -51,10 +54,12 @@ class StoreOptions:
         weights: ``inside`` the .onnx file, ``beside`` it as safetensors, or ``auto``: inside if the file
             stays under `MAX_INSIDE_BYTES`.
         metadata: Written to the graph's ``metadata_props``.
+        storage: ``as-is``: weights that came from 16 bits are stored in 16 bits; ``float32``: widened.
     """
 
     weights: Literal["auto", "beside", "inside"] = "beside"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    storage: Storage = "as-is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class Graph:
         opset: Of the default domain.
         operators: Operator -> number of nodes, sorted by name.
         n_parameters: Number of elements in the initializers.
+        stored: Type -> bytes of the initializers, sorted by name.
         warnings: What the graph will not do that the module does.
     """
 
@@ -75,6 +81,7 @@ class Graph:
     opset: int
     operators: Mapping[str, int]
     n_parameters: int
+    stored: Mapping[str, int]
     warnings: tuple[str, ...] = ()
 
     @property
@@ -100,28 +107,33 @@ def store(converted: Converted, path: Path, options: StoreOptions) -> Graph:
     model.producer_name = "anyport"
     model.producer_version = __version__
     model.metadata_props.update(options.metadata)
-    tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value]
-    n_parameters = count_parameters(model)
-    total_bytes = sum(tensor.nbytes for tensor in tensors)
+    if options.storage == "as-is":
+        narrow_weights(model)
+    total_bytes = sum(count_stored(model).values())
     beside = options.weights == "beside" or (options.weights == "auto" and total_bytes > MAX_INSIDE_BYTES)
     weights = path.with_name(weights_name(path)) if beside else None
     if weights is not None:
         move_out(model, weights, converted.weight_names)
     write_model(model, path)
     check_file(path)
-    return Graph(path, weights, model.opset_imports[""], count_operators(model), n_parameters)
+    return _described(model, path, weights)
 
 
 def read_graph(path: Path) -> Graph:
     """Describe a graph that lies on the disk."""
     model = ir.load(path)
     weights = path.with_name(weights_name(path))
+    return _described(model, path, weights if weights.is_file() else None)
+
+
+def _described(model: ir.Model, path: Path, weights: Path | None) -> Graph:
     return Graph(
         path,
-        weights if weights.is_file() else None,
+        weights,
         model.opset_imports[""],
         count_operators(model),
         count_parameters(model),
+        count_stored(model),
     )
 
 
@@ -211,8 +223,20 @@ def count_operators(model: ir.Model) -> dict[str, int]:
 
 def count_parameters(model: ir.Model) -> int:
     """Return the number of elements in the initializers."""
-    values = model.graph.initializers.values()
-    return sum(value.const_value.size for value in values if value.const_value is not None)
+    return sum(tensor.size for tensor in _tensors(model))
+
+
+def count_stored(model: ir.Model) -> dict[str, int]:
+    """Return type -> bytes of the initializers in the file, sorted by type: ``{"bfloat16": 10}``."""
+    sizes: Counter[str] = Counter()
+    for tensor in _tensors(model):
+        sizes[_TYPE_NAMES.get(tensor.dtype, tensor.dtype.name.lower())] += tensor.nbytes
+    return dict(sorted(sizes.items()))
+
+
+def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    return [tensor for tensor in tensors if tensor is not None]
 
 
 def _operator(node: ir.Node) -> str:

@@ -10,6 +10,8 @@ import msgspec
 from anyport.bundle.disk import size_text
 from anyport.errors import AnyportError, ExportError
 from anyport.graph.isolation import Limits, run_limited
+from anyport.graph.layout import layout_of, store_in, write_wide
+from anyport.graph.narrow import is_narrow
 from anyport.graph.rewriting import (
     external_names,
     fingerprint,
@@ -23,14 +25,8 @@ from anyport.graph.rewriting import (
 )
 from anyport.graph.simplification import Attempt
 from anyport.graph.simplifiers import ORIGINAL
-from anyport.graph.storing import (
-    MAX_INSIDE_BYTES,
-    check_file,
-    count_operators,
-    move_out,
-    weights_name,
-    write_model,
-)
+from anyport.graph.storing import count_operators, weights_name, write_model
+from anyport.runtime.onnxfile import weights_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +101,8 @@ class Subject:
     def original(self) -> Candidate:
         """The graph as it is."""
         attempt = replace(self._blank(ORIGINAL, ""), status="equal", n_nodes_after=self._n_nodes)
-        return Candidate(self._described(attempt, self._model, self._bytes), self._path, self._operators)
+        size_bytes = weights_size(self._path)
+        return Candidate(self._described(attempt, self._model, size_bytes), self._path, self._operators)
 
     @property
     def _n_nodes(self) -> int:
@@ -147,13 +144,16 @@ class Subject:
         return self._taken_back(folder, blank, hollowed)
 
     def _given_away(self) -> tuple[Path, frozenset[str]]:
-        """Return the file that tools read, and the weights that are not in it."""
+        """Return the file that tools read, in float32, and the weights that are not in it."""
         if self._source is None:
             self._source = (self._path.resolve(), frozenset())
             if self._bytes >= self._settings.hollow_from_bytes:
                 model, source = load_graph(self._path), self._folder.resolve() / "hollow.onnx"
                 self._source = (source, hollow_out(model))
                 write_model(model, source)
+            elif is_narrow(self._model):
+                self._source = (self._folder.resolve() / "wide.onnx", frozenset())
+                write_wide(self._path, self._source[0])
         return self._source
 
     def _limits(self) -> Limits:
@@ -191,16 +191,12 @@ class Subject:
 
 
 def store_like(original: ir.Model, model: ir.Model, path: Path) -> None:
-    """Write a graph in the layout of another: its weights inside, or beside it as safetensors.
+    """Write a graph in the layout of another.
 
     Raises:
         ExportError: The file is not valid ONNX.
     """
-    outside = external_names(original)
-    if outside or weights_bytes(model) > MAX_INSIDE_BYTES:
-        move_out(model, path.with_name(weights_name(path)), outside)
-    write_model(model, path, with_shapes=model is not original)
-    check_file(path)
+    store_in(layout_of(original), model, path, with_shapes=model is not original)
 
 
 def _nothing(attempt: Attempt, reason: str, status: AttemptStatus = "failed") -> Candidate:

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from anyport.errors import CheckpointError
 from anyport.graph.derivations import derive, sources_of
-from anyport.graph.rewriting import external_names, load_graph
-from anyport.graph.storing import check_file, move_out, weights_name, write_model
+from anyport.graph.layout import layout_of, store_in
+from anyport.graph.rewriting import load_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +31,8 @@ def swap_weights(
 ) -> None:
     """Write a graph anew with the initializers that follow from other weights.
 
-    Weights that lay beside the graph lie beside the new one. Memory: one or two tensors at a time.
+    Weights that lay beside the graph lie beside the new one. Where the old ones are stored in 16 bits, so are
+    the new ones that 16 bits hold exactly. Memory: one or two tensors at a time.
 
     Args:
         graph: The old ``.onnx`` file; it stays as it is.
@@ -45,7 +46,7 @@ def swap_weights(
             shape.
     """
     model = load_graph(graph)
-    outside = external_names(model)
+    layout = layout_of(model)
     for name, rule in rules.rules.items():
         value = model.graph.initializers.get(name)
         old = None if value is None else value.const_value
@@ -53,7 +54,7 @@ def swap_weights(
             raise CheckpointError(f"the graph has no initializer '{name}', which its modules.json speaks of")
         load = partial(_tensor, name, rule, read, old)
         # what lies beside the graph is made when it is written; what lies inside is small
-        is_lazy = name in outside
+        is_lazy = name in layout.outside
         shape = ir.Shape(old.shape.numpy())
         value.const_value = (
             ir.LazyTensor(load, dtype=old.dtype, shape=shape, name=name) if is_lazy else load()
@@ -61,10 +62,7 @@ def swap_weights(
     model.metadata_props.update(metadata)
     for key in [key for key, word in model.metadata_props.items() if not word]:
         del model.metadata_props[key]
-    if outside:
-        move_out(model, output.with_name(weights_name(output)), outside)
-    write_model(model, output)
-    check_file(output)
+    store_in(layout, model, output)
 
 
 def _tensor(
