@@ -31,7 +31,11 @@ class MemoryMark:
 
 
 def mark_memory() -> MemoryMark | Blank:
-    """Remember how much memory this process has; where possible, what it had before no longer counts."""
+    """Remember how much memory this process has; where possible, what it had before no longer counts.
+
+    What glibc keeps of freed memory is given back first: what is needed next would come out of it, unseen.
+    """
+    give_back()
     if sys.platform == "darwin":
         peak_bytes = _darwin_peak()
         return MemoryMark(peak_bytes, peak_bytes)
