@@ -12,7 +12,8 @@ from anyport.source import SourceRequest
 from anyport.verify import Gates
 
 _MORE: Final = ", more where many inputs need them"
-ALLOWED: Final = ("failed", "inconclusive")  # what a user may allow by name
+UNPROVEN_TASK: Final = "unproven-task"
+ALLOWED: Final = ("failed", "inconclusive", UNPROVEN_TASK)  # what a user may allow by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class BuildSettings:
             fewer than a verdict needs: three, and one for each input.
         seed: Of the random cases.
         gates: The user's own limits, beside the derived tolerance.
-        allow: Verdicts that do not stop the build: ``inconclusive``, ``failed``. The manifest says so.
+        allow: Verdicts that do not stop the build: ``inconclusive``, ``failed``; and ``unproven-task``, which
+            leaves the original program of a whole task unasked. The manifest says so.
         force: Replace an existing output.
         source_date_epoch: Seconds since 1970 that stand for the time of creation; ``None`` is now.
         command: The words the user typed, for the provenance.
