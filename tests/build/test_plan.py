@@ -17,7 +17,10 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
     [
         ({"max_cases": 0}, "max_cases and max_case_bytes must be 1 or more"),
         ({"max_case_bytes": 0}, "max_cases and max_case_bytes must be 1 or more"),
-        ({"allow": frozenset({"anything"})}, "--allow 'anything' is not one of failed, inconclusive"),
+        (
+            {"allow": frozenset({"anything"})},
+            "--allow 'anything' is not one of failed, inconclusive, unproven-task",
+        ),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused_before_anything_is_loaded(

@@ -16,11 +16,13 @@ from safetensors.torch import load_file, save_file
 from anyport.build import BuildPlan, ReweightSettings, build, locate, reweight
 from anyport.bundle import Step, open_bundle, pack, seal_bundle
 from anyport.bundle.manifest import MetricEntry, lossy_files
+from anyport.bundle.task_proof import has_task_proof
 from anyport.errors import AnyportError, BundleError, CheckpointError, MismatchError, UsageError
 from anyport.runtime import open_session
 from anyport.source import load_value
 from anyport.verify import Status, verify_bundle
-from tests.build.building import QUICK, plan_for, silent
+from tests.build import test_task_proving
+from tests.build.building import QUICK, ZOO, plan_for, silent
 from tests.build.finetuning import DIGITS, accuracy, finetune
 
 if TYPE_CHECKING:
@@ -355,3 +357,42 @@ def test_what_is_read_must_not_lie_in_the_output(what: str, tmp_path: Path) -> N
     paths = {"weights": tmp_path / "w.safetensors", "bundle": tmp_path / "d.port"} | {what: inside}
     with pytest.raises(UsageError, match=r"in the output '.*u\.port', which is replaced"):
         reweight(paths["bundle"], paths["weights"], output, ReweightSettings(force=True))
+
+
+def test_the_proof_of_the_whole_task_is_dropped_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = test_task_proving.built(tmp_path / "m.port", monkeypatch).path
+    weights = {name: array * 2 for name, array in _state().items()}
+    save_file(weights, tmp_path / "new.safetensors")
+    told: list[str] = []
+    found = reweight(
+        old, tmp_path / "new.safetensors", tmp_path / "n.port", DETERMINED, lambda _, text: told.append(text)
+    )
+    text = (
+        "the task is not proven as a whole: the old weights answered its requests, and the original program "
+        "is not asked again; anyport build proves it"
+    )
+    assert text in told
+    assert found.dropped_proofs == (text,)
+    assert found.to_json()["dropped_proofs"] == [text]
+    entry = found.manifest.variants["fp32"]
+    assert entry.note.startswith("the weights of 'new.safetensors' were put under the graph of version 0.1.0")
+    assert entry.note.endswith(f"; {text}")
+    assert f"- {text}\n" in (found.path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    with open_bundle(found.path) as bundle:
+        assert not has_task_proof(bundle)
+    proven = reweight(
+        old,
+        tmp_path / "new.safetensors",
+        tmp_path / "p.port",
+        replace(DETERMINED, against=f"{ZOO / 'zoo.py'}:scaled"),
+        silent,
+    )
+    entry = proven.manifest.variants["fp32"]
+    assert (entry.proven, entry.note) == (True, text)
+
+
+def _state() -> dict[str, Tensor]:
+    model = load_value("zoo.py:scaled", ZOO)()
+    return dict(model.state_dict())

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from anyport.build import build, steps
+from anyport.build import task_proving as tested
 from anyport.build.steps import report_path
 from anyport.bundle import open_bundle
 from anyport.bundle.task_proof import has_task_proof
-from anyport.errors import MismatchError
+from anyport.errors import MismatchError, SourceError
+from anyport.runtime import open_session
 from anyport.source import find_model
 from anyport.task import TaskOptions
 from anyport.task.rehearsals import REHEARSALS, TaskAnswer, TaskRequest
-from anyport.verify import Status
+from anyport.verify import Status, verify_bundle
 from anyport.verify.whole_task import WHOLE_TASK
 from tests.build.building import QUICK, plan_for, silent
 
@@ -102,7 +104,40 @@ def test_a_failure_that_is_allowed_is_said(tmp_path: Path, monkeypatch: pytest.M
 
 def test_fixed_axes_leave_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = built(tmp_path / "m.port", monkeypatch, build={"fix": {"batch": 1}})
+    assert result.manifest.variants["fp32"].note == "the task is not proven as a whole: some axes are fixed"
     assert [verdict.part.name for verdict in result.verdicts] == ["network"]
     assert result.task_peak_bytes is None
     with open_bundle(result.path) as bundle:
         assert not has_task_proof(bundle)
+
+
+def test_it_is_left_out_by_name_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of the original program would stop the build; it is not asked."""
+    told: list[str] = []
+    monkeypatch.setattr(tested, "_check_room", lambda _model: told.append("room"))
+    result = built(tmp_path / "m.port", monkeypatch, 1e-4, replace(QUICK, allow=frozenset({"unproven-task"})))
+    entry = result.manifest.variants["fp32"]
+    note = "the task is not proven as a whole: --allow unproven-task"
+    assert (entry.proven, entry.note, told) == (True, note, [])
+    assert [verdict.part.name for verdict in result.verdicts] == ["network"]
+    assert f"- {note}\n" in (result.path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    with open_bundle(result.path) as bundle:
+        assert not has_task_proof(bundle)
+        assert [verdict.status for verdict in verify_bundle(bundle, open_session)] == [Status.PASS]
+
+
+def test_too_little_memory_is_said_before_the_original_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tested, "free_memory_bytes", lambda *, with_swap: 3 * with_swap)
+    with pytest.raises(SourceError) as caught:
+        built(tmp_path / "m.port", monkeypatch)
+    assert str(caught.value) == (
+        "the proof of the whole task opens all graphs beside the model: 4 bytes, and 3 bytes of memory are "
+        "left\n"
+        "  do:    --allow unproven-task builds without this proof: each part is proven alone, and the "
+        "manifest says so"
+    )
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(tested, "free_memory_bytes", lambda *, with_swap: None)  # noqa: ARG005
+    built(tmp_path / "m.port", monkeypatch)

@@ -8,6 +8,7 @@ import pytest
 
 from anyport.build.description import BuildTable, CalibrateTable, EvaluateTable
 from anyport.cli.describing import (
+    checking_options,
     describing_options,
     plan_from,
     read_fixes,
@@ -32,6 +33,22 @@ def chosen(*words: str) -> dict[str, Any]:
 
     command.main([*words, "-o", "m.port"], standalone_mode=False)
     return found
+
+
+def test_the_proof_of_the_whole_task_is_left_out_by_name() -> None:
+    settings = settings_from(chosen("--allow", "unproven-task", "--allow", "failed"))
+    assert settings.allow == {"unproven-task", "failed"}
+
+
+def test_a_proof_that_is_replayed_is_not_left_out() -> None:
+    """What `verify` takes is the verdicts alone."""
+
+    @click.command()
+    @checking_options
+    def command(**_: Any) -> None: ...
+
+    with pytest.raises(click.BadParameter, match="'unproven-task' is not one of 'failed', 'inconclusive'"):
+        command.main(["--allow", "unproven-task"], standalone_mode=False)
 
 
 def test_options_go_over_the_file() -> None:

@@ -67,7 +67,7 @@ def test_a_project_folder_with_its_own_words(saved: Path, shell: Shell, tmp_path
 
 
 def test_too_little_memory_is_exit_code_1(saved: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_free_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(room, "free_memory_bytes", lambda: 1000)
     found = shell("plan", saved)
     assert (found.code, found.out.splitlines()[-1]) == (1, "  NOT ENOUGH memory")
 

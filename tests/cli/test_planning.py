@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from anyport.build.estimate import BuildCost, PartCost, Speed
+from anyport.build.estimate import BuildCost, PartCost, Speed, TaskCost
 from anyport.cli.planning import cost_lines, time_text
 from anyport.source import WeightFiles
 
@@ -17,6 +17,7 @@ COST = BuildCost(
         PartCost("vision", 86_000_000, 12, 344_000_000, 200_000, 1_000_000, 1_600_000_000, 300.0),
         PartCost("decoder", 138_000_000, 84, 495_000_000, 400_000, 4_000_000, 900_000_000, 250.0),
     ),
+    whole=None,
     variants={"int8": 225_000_000},
     work_bytes=500_000_000,
     asset_bytes=700_000,
@@ -54,6 +55,32 @@ def test_what_is_not_enough_and_what_is_not_known() -> None:
 def test_one_file_is_named() -> None:
     files = WeightFiles({"model.safetensors": 4})
     assert cost_lines(replace(COST, files=files))[1] == "  read      4 bytes: model.safetensors"
+
+
+def test_the_proof_of_a_whole_task_is_a_row() -> None:
+    whole = TaskCost("(whole task)", 7, 60, 3_000_000, 900_000_000, 600.0)
+    lines = cost_lines(replace(COST, whole=whole))
+    assert lines[5].split(maxsplit=3) == ["(whole", "task)", "7", "3.0 MB          10 min"]
+    assert lines[6] == "  bundle    about 1.1 GB: 839.0 MB of weights, 8.0 MB of proof, and the rest"
+    assert "in vision;" in lines[-2]
+    much = replace(COST, whole=replace(whole, memory_bytes=40_000_000_000))
+    assert "  memory    about 41.7 GB at the most, in (whole task); 16.0 GB are free" in cost_lines(much)
+    assert cost_lines(much)[-2:] == [
+        "  NOT ENOUGH memory",
+        "  do:       without the proof of the whole task it is less: --allow unproven-task",
+    ]
+    # where a part needs as much, that would not help, and is not said
+    assert cost_lines(replace(COST, whole=whole, free_memory_bytes=5))[-1] == "  NOT ENOUGH memory"
+
+
+def test_files_that_only_an_index_names_are_said() -> None:
+    files = WeightFiles({}, absent=("te/a.safetensors", "te/b.safetensors"), absent_bytes=900_000_000)
+    lines = cost_lines(replace(COST, files=files))
+    assert lines[1] == "  read      900.0 MB: 2 files"
+    assert lines[-1] == "  NOT HERE  2 files of weights, which the indexes name: a build needs them"
+    lines = cost_lines(replace(COST, files=replace(files, unsized=("vae",))))
+    assert lines[1] == "  read      at least 900.0 MB: 2 files"
+    assert lines[-1].endswith(": a build needs them; vae without an index")
 
 
 @pytest.mark.parametrize(

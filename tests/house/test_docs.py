@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGES: Final = (
     tree.ROOT / "README.md",
     *sorted((tree.ROOT / "docs").rglob("*.md")),
-    tree.ROOT / "examples" / "blip" / "README.md",
+    *sorted((tree.ROOT / "examples").glob("*/README.md")),
 )
 LANGUAGES: Final = {"console", "json", "python", "text", "toml", "yaml"}
 _MAIN: Final = "import sys; sys.argv[0] = 'anyport'; from anyport.cli import main; sys.exit(main())"

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from anyport.errors import SourceError, UsageError
-from anyport.recipe.adapters import Adapter, adapter_from, merge_adapter
+from anyport.recipe.adapters import Adapter, adapter_from, check_adapter, merge_adapter
 from tests.recipe.loras import ALPHA, KEYS, RANK, drawn, linear_layers, tensors, write_lora
 from tests.recipe.qwen_folders import SIZES, make_transformer
 
@@ -178,6 +178,20 @@ def test_files_that_are_none(network: nn.Module, tmp_path: Path) -> None:
     path.write_bytes(b"PK no such thing")
     assert refused(network, Adapter(path)).startswith("the LoRA 'a.safetensors' is no safetensors file: ")
     assert refused(network, saved(path, {})) == "the LoRA 'a.safetensors' is empty"
+
+
+def test_a_file_is_looked_at_before_a_network_is_there(network: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    check_adapter(saved(path, content(network)))
+    saved(path, {"proj_out.weight": torch.ones(7, 7), "proj_out.bias": torch.ones(7)})
+    with pytest.raises(SourceError) as caught:
+        check_adapter(Adapter(path))
+    assert str(caught.value) == (
+        "'a.safetensors' is no LoRA: none of its 2 tensors is called lora_down, lora_A or so\n"
+        "  do:    give the LoRA's own file, not the weights of a model"
+    )
+    with pytest.raises(SourceError, match="^there is no LoRA 'b.safetensors'"):
+        check_adapter(Adapter(tmp_path / "b.safetensors"))
 
 
 def test_words(tmp_path: Path) -> None:

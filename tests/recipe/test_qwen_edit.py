@@ -169,6 +169,19 @@ def test_an_id_of_the_hub_is_downloaded_whole(saved: Path, monkeypatch: pytest.M
     assert (model.name, model.source) == ("tiny-edit", "Somebody/Tiny-Edit")
 
 
+def test_an_outline_downloads_small_files_alone(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def some(_name: str, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(saved)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", some)
+    assert outline("Somebody/Tiny-Edit").source == "Somebody/Tiny-Edit"
+    assert "transformer/*.json" in asked
+    assert not [pattern for pattern in asked if "safetensors" in pattern]
+
+
 def test_diffusers_is_asked_for(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(MissingExtraError) as caught:
@@ -183,6 +196,8 @@ def test_an_outline_is_the_model_without_its_weights(saved: Path) -> None:
     whole, outlined = load(saved), outline(saved)
     assert [part.signature for part in outlined.parts] == [part.signature for part in whole.parts]
     assert (outlined.task, outlined.settings) == (whole.task, whole.settings)
+    counts = [sum(w.numel() for m in model.whole for w in m.parameters()) for model in (whole, outlined)]
+    assert counts[0] == counts[1] > sum(w.numel() for p in whole.parts for w in p.module.parameters())
     for one, other in zip(outlined.parts, whole.parts, strict=True):
         assert {w.shape for w in one.module.parameters()} == {w.shape for w in other.module.parameters()}
         assert all(w.is_meta for w in (*one.module.parameters(), *one.module.buffers())), one.name

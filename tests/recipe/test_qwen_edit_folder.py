@@ -56,6 +56,16 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     )
 
 
+def test_small_files_are_enough_for_an_outline(folder: Path) -> None:
+    for path in folder.glob("*/*.safetensors"):
+        path.unlink()
+    assert open_folder(folder, with_weights=False) == folder
+    assert failure(folder).startswith("'Tiny-Edit' lacks text_encoder/model.safetensors and 2 more files\n")
+    (folder / "vae" / "config.json").unlink()
+    with pytest.raises(SourceError, match="^'Tiny-Edit' lacks vae/config.json\n"):
+        open_folder(folder, with_weights=False)
+
+
 def test_a_missing_component_is_named(folder: Path) -> None:
     shutil.rmtree(folder / "vae")
     assert failure(folder).startswith("'Tiny-Edit' lacks vae/config.json and 1 more files\n")

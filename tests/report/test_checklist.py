@@ -24,11 +24,11 @@ def test_a_good_bundle_passes_all_that_it_can(tmp_path: Path) -> None:
     found = listed(tmp_path, Subject(), settings)
     marks = {line.name: line.mark for line in found.lines}
     assert list(marks) == [name for name, _ in LINES]
-    assert len(marks) == 14
-    assert {name for name, mark in marks.items() if mark is not Mark.PASS} == {"quantization tried"}
-    assert marks["quantization tried"] is Mark.UNTESTED
+    assert len(marks) == 15
+    others = {name: mark for name, mark in marks.items() if mark is not Mark.PASS}
+    assert others == {"quantization tried": Mark.UNTESTED, "whole task": Mark.NOT_APPLICABLE}
     assert not found.failed
-    assert found.summary() == "13 pass, 1 untested"
+    assert found.summary() == "13 pass, 1 untested, 1 not applicable"
 
 
 def test_every_line_has_evidence_and_its_text(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_every_line_has_evidence_and_its_text(tmp_path: Path) -> None:
         assert one.do in text
     record = found.to_json()
     assert [entry["name"] for entry in record["lines"]] == [name for name, _ in LINES]
-    assert {entry["status"] for entry in record["lines"]} == {"PASS", "UNTESTED"}
+    assert {entry["status"] for entry in record["lines"]} == {"PASS", "UNTESTED", "NOT APPLICABLE"}
     assert record["failed"] is False
 
 
@@ -55,7 +55,7 @@ def test_the_bundle_that_ships_has_no_failing_line() -> None:
 def test_one_failing_line_fails_the_list(tmp_path: Path) -> None:
     found = listed(tmp_path, Subject(answer_off=1.0))
     assert found.failed
-    assert found.summary() == "8 pass, 3 fail, 3 untested"
+    assert found.summary() == "8 pass, 3 fail, 3 untested, 1 not applicable"
 
 
 def test_a_variant_that_is_not_there(tmp_path: Path) -> None:
@@ -80,6 +80,7 @@ def test_parts_become_one_line_with_the_worst_mark() -> None:
     found = merged(["one", "two", "three"], lines)
     assert (found.mark, found.name, found.do) == (Mark.FAIL, "a", "mend it")
     assert found.evidence == "one: fine; two: broken; three: who knows"
+    assert merged(["one", "two"], [lines[0], lines[0]]) == lines[0]
 
 
 def test_steps_belong_to_the_part_named_last() -> None:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from anyport.errors import SourceError
-from anyport.source import weight_files
+from anyport.source import planned_files, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,3 +163,55 @@ def test_what_is_downloaded_already_is_not_downloaded_again(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _name, file: str(tmp_path / file))
     found = weight_files("some/model")
     assert (found.size_bytes, found.is_here) == (110, False)
+
+
+def outlined(folder: Path, size: Any = 10_000) -> Path:
+    """Write a pipeline of which only small files were downloaded; its autoencoder has no index."""
+    index = {"_class_name": "Pipe", "transformer": ["a", "b"], "vae": ["a", "b"], "tokenizer": ["a", "b"]}
+    for part in ("transformer", "vae"):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    words = {"weight_map": {name: name for name in SHARDS}, "metadata": {"total_size": size}}
+    path = folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
+    path.write_text(json.dumps(words), encoding="utf-8")
+    return folder
+
+
+def test_indexes_alone_are_enough_for_a_plan(tmp_path: Path) -> None:
+    folder = outlined(tmp_path / "pipe")
+    found = planned_files(folder)
+    assert found.absent == tuple(f"transformer/{name}" for name in SHARDS)
+    assert (found.sizes, found.size_bytes, found.unsized) == ({}, 10_000, ("vae",))
+    assert failure(folder).startswith("'pipe' lacks 2 of its 2 files of weights: 'transformer/model-00001")
+
+
+def test_whole_folders_are_planned_as_they_are_built(tmp_path: Path) -> None:
+    write_shards(tmp_path / "big")
+    assert planned_files(tmp_path / "big") == weight_files(tmp_path / "big")
+    save_file({"w": np.zeros(4, np.float32)}, tmp_path / "model.safetensors")
+    assert planned_files(tmp_path / "model.safetensors") == weight_files(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("size", [None, 0, "57 GB", True])
+def test_an_index_that_does_not_say_how_large_all_is_is_not_enough(size: Any, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="^'pipe' lacks 2 of its 2 files of weights"):
+        planned_files(outlined(tmp_path / "pipe", size))
+
+
+def test_an_interrupted_download_is_no_plan(tmp_path: Path) -> None:
+    folder = outlined(tmp_path / "pipe")
+    save_file({"w": np.zeros(4, np.float32)}, folder / "transformer" / SHARDS[0])
+    with pytest.raises(SourceError) as caught:
+        planned_files(folder)
+    assert caught.value.what == f"'pipe' lacks 1 of its 2 files of weights: 'transformer/{SHARDS[1]}'"
+
+
+def test_a_pipeline_in_the_cache_is_not_downloaded_again(cache: dict[str, str], tmp_path: Path) -> None:
+    folder = outlined(tmp_path / "pipe")
+    for name in SHARDS:
+        save_file({"w": np.zeros(4, np.float32)}, folder / "transformer" / name)
+    save_file({"w": np.zeros(4, np.float32)}, folder / "vae" / "diffusion_pytorch_model.safetensors")
+    cache["model_index.json"] = str(folder / "model_index.json")
+    found = planned_files("some/pipe")
+    assert (len(found.sizes), found.is_here) == (3, True)

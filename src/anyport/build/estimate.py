@@ -7,11 +7,9 @@ measured (``bench/plan.py`` prints both); docs/plan.md explains the model.
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -19,12 +17,17 @@ import torch
 from anyport.build.fixing import fix_axes
 from anyport.build.parts import PROOF_BYTES
 from anyport.build.proof import recorder_of
-from anyport.build.workload import Workload, workload_of
+from anyport.build.room import free_memory_bytes
+from anyport.build.task_proving import why_unproven
+from anyport.build.task_runs import task_runs
+from anyport.build.workload import Workload, count_run, workload_of
 from anyport.compress.methods import Fp16Storage, candidates
-from anyport.source import WeightFiles, checkpoint_of, outline_model, weight_files
+from anyport.source import WeightFiles, checkpoint_of, outline_model, planned_files
+from anyport.verify.whole_task import WHOLE_TASK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from anyport.build.plan import BuildPlan, BuildSettings
     from anyport.recipe import Model, Part
@@ -52,7 +55,8 @@ _WIDENED: Final = 4.6
 _LARGEST: Final = 6.0  # of the largest result inside: in float64 with its operand, and what the runtime keeps
 _HELD: Final = 1.2  # of the weights of the model, for as long as it is there
 _EXPORTED: Final = 2.0  # of the weights of the part, while it is translated and opened
-_MEMORY: Final = Path("/proc/meminfo")
+_OPENED: Final = 1.1  # of the weights of all parts, which are open together for the proof of the whole task
+_ANSWERED: Final = 3.0  # of the largest result inside, there
 _PRODUCT_SIZE: Final = 512
 _MEASURED_S: Final = 0.25
 
@@ -96,6 +100,27 @@ class PartCost:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskCost:
+    """What the proof of the whole task needs: the original program answers, and the graphs.
+
+    Attributes:
+        name: What it is called in the place of a part.
+        n_requests: That both answer.
+        n_runs: Of parts, in each of the two.
+        proof_bytes: Of requests and answers.
+        memory_bytes: With all graphs open, beside the loaded model.
+        time_s: For both.
+    """
+
+    name: str
+    n_requests: int
+    n_runs: int
+    proof_bytes: int
+    memory_bytes: int
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class BuildCost:
     """What a build needs.
 
@@ -105,6 +130,7 @@ class BuildCost:
         task: What runs it.
         files: The files of weights; ``None`` for a function, which loads what it likes.
         parts: One cost each.
+        whole: Of the proof of the whole task; ``None`` where there is none.
         variants: Method of compression -> bytes that the bundle grows by.
         work_bytes: What compression writes beside the bundle while it chooses.
         asset_bytes: Of the files that the task reads.
@@ -120,6 +146,7 @@ class BuildCost:
     task: str | None
     files: WeightFiles | None
     parts: tuple[PartCost, ...]
+    whole: TaskCost | None
     variants: Mapping[str, int]
     work_bytes: int
     asset_bytes: int
@@ -132,7 +159,8 @@ class BuildCost:
     @property
     def bundle_bytes(self) -> int:
         """Of the bundle, with all its variants."""
-        return sum(p.disk_bytes for p in self.parts) + sum(self.variants.values()) + self.asset_bytes
+        proof = self.whole.proof_bytes if self.whole else 0
+        return sum(p.disk_bytes for p in self.parts) + sum(self.variants.values()) + self.asset_bytes + proof
 
     @property
     def disk_bytes(self) -> int:
@@ -142,18 +170,23 @@ class BuildCost:
     @property
     def memory_bytes(self) -> int:
         """Of the process at most."""
-        most = max(part.memory_bytes for part in self.parts)
-        return round(_IMPORT_BYTES + _HELD * self.model_bytes) + most
+        return round(_IMPORT_BYTES + _HELD * self.model_bytes) + max(self._peaks.values())
 
     @property
     def largest_part(self) -> str:
-        """The part during which that is."""
-        return max(self.parts, key=lambda part: part.memory_bytes).name
+        """The part during which that is, or the whole task."""
+        return max(self._peaks, key=self._peaks.__getitem__)
+
+    @property
+    def _peaks(self) -> dict[str, int]:
+        whole = {self.whole.name: self.whole.memory_bytes} if self.whole else {}
+        return {part.name: part.memory_bytes for part in self.parts} | whole
 
     @property
     def time_s(self) -> float:
         """On this machine with nothing else to do; without compression, which depends on the samples."""
-        return _START_S + _WEIGHT_S * self.model_bytes + sum(part.time_s for part in self.parts)
+        whole_s = self.whole.time_s if self.whole else 0.0
+        return _START_S + _WEIGHT_S * self.model_bytes + sum(part.time_s for part in self.parts) + whole_s
 
     @property
     def lacks(self) -> tuple[str, ...]:
@@ -169,7 +202,6 @@ class BuildCost:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict; all sizes in bytes, all times in seconds."""
-        files = {"sizes": dict(self.files.sizes), "is_here": self.files.is_here} if self.files else None
         parts = [
             {name: getattr(part, name) for name in PartCost.__slots__} | {"disk_bytes": part.disk_bytes}
             for part in self.parts
@@ -179,8 +211,9 @@ class BuildCost:
             "model": self.model,
             "source": self.source,
             "task": self.task,
-            "weight_files": files,
+            "weight_files": _files_json(self.files),
             "parts": parts,
+            "whole_task": None if self.whole is None else asdict(self.whole),
             "variants": dict(self.variants),
             **{name: getattr(self, name) for name in (*names, "free_memory_bytes", "time_s")},
             "lacks": list(self.lacks),
@@ -201,6 +234,8 @@ def estimate_build(plan: BuildPlan) -> BuildCost:
     model = fix_axes(outline_model(plan.request).built_for(table.task), made.fix)
     checkpoint = checkpoint_of(plan.request)
     weights = list({id(p): p for part in model.parts for p in part.module.parameters()}.values())
+    held = {id(p): p.nbytes for one in model.whole for p in one.parameters()}
+    held |= {id(weight): weight.nbytes for weight in weights}
     speed = measure_speed()
     loads = {part.name: workload_of(part, plan.settings) for part in model.parts}
     parts = tuple(part_cost(part, model, loads[part.name], (plan.settings, speed)) for part in model.parts)
@@ -209,15 +244,16 @@ def estimate_build(plan: BuildPlan) -> BuildCost:
         model=table.name or model.name,
         source=model.source,
         task=table.task or model.task,
-        files=None if checkpoint is None else weight_files(checkpoint),
+        files=None if checkpoint is None else planned_files(checkpoint),
         parts=parts,
+        whole=_whole_cost(model, plan, loads, speed),
         variants={method: sum(size for size, _ in found) for method, found in sizes.items()},
         work_bytes=max((size * n for found in sizes.values() for size, n in found), default=0),
         asset_bytes=sum(map(len, model.assets.values())),
         n_parameters=sum(weight.numel() for weight in weights),
-        model_bytes=sum(weight.nbytes for weight in weights),
+        model_bytes=sum(held.values()),
         free_bytes=_free_bytes(plan.output),
-        free_memory_bytes=_free_memory_bytes(),
+        free_memory_bytes=free_memory_bytes(),
         speed=speed,
     )
 
@@ -241,6 +277,33 @@ def part_cost(part: Part, model: Model, load: Workload, known: tuple[BuildSettin
         memory_bytes=_peak_bytes(load),
         time_s=_time_s(load, speed),
     )
+
+
+def _whole_cost(
+    model: Model, plan: BuildPlan, loads: Mapping[str, Workload], speed: Speed
+) -> TaskCost | None:
+    """Add up what the proof of the whole task needs; ``None`` where a build makes none."""
+    if why_unproven(model, plan) is not None:
+        return None
+    found, parts = task_runs(model, plan.description.settings), {part.name: part for part in model.parts}
+    runs = [(count_run(parts[name], dict(sizes)), n) for (name, sizes), n in found.counts.items()]
+    weight_bytes = sum(load.weight_bytes for load in loads.values())
+    n_flops = sum(n * run.n_flops for run, n in runs)
+    n_calls = sum(n * run.n_calls for run, n in runs)
+    largest = max(run.peak_bytes for run, _ in runs)
+    # once by the original program, once by the graphs, both in float32
+    time_s = 2 * (_SLOWER * n_flops / speed.float32 + _CALL_S * n_calls)
+    memory_bytes = round(_OPENED * weight_bytes + _ANSWERED * largest)
+    n_runs = sum(n for _, n in runs)
+    return TaskCost(WHOLE_TASK, found.n_requests, n_runs, found.proof_bytes, memory_bytes, time_s)
+
+
+def _files_json(files: WeightFiles | None) -> dict[str, Any] | None:
+    if files is None:
+        return None
+    absent = {name: getattr(files, name) for name in ("absent_bytes", "size_bytes")}
+    lists = {"absent": list(files.absent), "unsized": list(files.unsized)}
+    return {"sizes": dict(files.sizes), "is_here": files.is_here and not files.absent} | absent | lists
 
 
 def _sampled_bytes(load: Workload, limit: int | None) -> int:
@@ -294,12 +357,3 @@ def _flops_per_s(dtype: torch.dtype) -> float:
 def _free_bytes(output: Path) -> int:
     folder = next(path for path in output.absolute().parents if path.is_dir())
     return shutil.disk_usage(folder).free
-
-
-def _free_memory_bytes() -> int | None:
-    """Return what the system could give to a new process."""
-    try:
-        found = re.search(r"^MemAvailable:\s*(\d+) kB$", _MEMORY.read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        return None
-    return None if found is None else int(found[1]) * 1024

@@ -13,7 +13,8 @@ from anyport.verify import Gates
 
 _MORE: Final = ", more where many inputs need them"
 _STORAGES: Final = {"as-is": "", "float32": ", weights of 16 bits widened to float32"}
-ALLOWED: Final = ("failed", "inconclusive")  # what a user may allow by name
+UNPROVEN_TASK: Final = "unproven-task"
+ALLOWED: Final = ("failed", "inconclusive", UNPROVEN_TASK)  # what a user may allow by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class BuildSettings:
             fewer than a verdict needs: three, and one for each input.
         seed: Of the random cases.
         gates: The user's own limits, beside the derived tolerance.
-        allow: Verdicts that do not stop the build: ``inconclusive``, ``failed``. The manifest says so.
+        allow: Verdicts that do not stop the build: ``inconclusive``, ``failed``; and ``unproven-task``, which
+            leaves the original program of a whole task unasked. The manifest says so.
         force: Replace an existing output.
         source_date_epoch: Seconds since 1970 that stand for the time of creation; ``None`` is now.
         command: The words the user typed, for the provenance.

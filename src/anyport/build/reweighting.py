@@ -23,6 +23,7 @@ from anyport.bundle import (
     write_proof,
 )
 from anyport.bundle.disk import digest_file
+from anyport.bundle.task_proof import has_task_proof
 from anyport.errors import BundleError, CheckpointError, UsageError
 from anyport.graph.checkpoints import open_checkpoint
 from anyport.graph.derivations import read_derivations
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
     Progress = Callable[[str, str], None]
 
 _PLAIN_VERSION: Final = re.compile(r"([0-9]+)\.([0-9]+)\.([0-9]+)")
+_NO_TASK: Final = (
+    "the task is not proven as a whole: the old weights answered its requests, and the original program is "
+    "not asked again; anyport build proves it"
+)
 _NOT_COPIED: Final = ("parts/", "proof/", "MODEL_CARD.md")
 
 
@@ -82,6 +87,7 @@ class Reweighted:
         digest: sha256 of the manifest.
         dropped: Variants of the old bundle that the new one lacks.
         verdicts: What the comparison with PyTorch found; empty without one.
+        dropped_proofs: Of the old bundle that the new one lacks, and why.
     """
 
     path: Path
@@ -89,6 +95,7 @@ class Reweighted:
     digest: str
     dropped: tuple[str, ...]
     verdicts: tuple[Verdict, ...] = ()
+    dropped_proofs: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -98,6 +105,7 @@ class Reweighted:
             "version": self.manifest.model.version,
             "proven": bool(self.verdicts),
             "dropped": list(self.dropped),
+            "dropped_proofs": list(self.dropped_proofs),
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
         }
 
@@ -137,6 +145,11 @@ class _Swap:
             f"{self.bundle.manifest.model.version}, and not compared with PyTorch"
         )
 
+    @property
+    def dropped_proofs(self) -> tuple[str, ...]:
+        """What the old weights proved and the new ones cannot, in words for the manifest."""
+        return (_NO_TASK,) if has_task_proof(self.bundle) else ()
+
 
 _DEFAULTS: Final = ReweightSettings()
 
@@ -172,7 +185,8 @@ def reweight(
         manifest, digest = _seal(swap, staging.folder, reproof)
         staging.commit()
     progress("bundle", f"{output.name}   version {manifest.model.version}   sha256 {digest[:12]}…")
-    return Reweighted(output, manifest, digest, swap.dropped, reproof.verdicts if reproof else ())
+    verdicts = reproof.verdicts if reproof else ()
+    return Reweighted(output, manifest, digest, swap.dropped, verdicts, swap.dropped_proofs)
 
 
 def _keep_out(bundle: Path, checkpoint: Path, output: Path) -> None:
@@ -266,6 +280,8 @@ def _report(swap: _Swap, progress: Progress) -> None:
             f"variant '{name}' is of the old weights and is left out; make it again from the new ones: "
             f"{_how_again(swap.bundle.manifest.variants[name])}",
         )
+    for text in swap.dropped_proofs:
+        progress("warning", text)
     if swap.settings.against is None:
         progress("warning", f"unproven: {swap.note}; --against SOURCE proves it")
 
@@ -338,6 +354,7 @@ def _seal(swap: _Swap, folder: Path, reproof: Reproof | None) -> tuple[Manifest,
     else:
         write_proof(folder, reproof.proof, reproof.arrays)
         lines = [f"`{swap.part}`: {verdict.summary()}" for verdict in reproof.verdicts]
+    lines += swap.dropped_proofs
     manifest = _manifest(swap, reproof, folder)
     (folder / "MODEL_CARD.md").write_text(model_card(manifest, lines), encoding="utf-8", newline="\n")
     return seal_bundle(folder, manifest)
@@ -391,5 +408,5 @@ def _variant(swap: _Swap, old: VariantEntry, summary: str, folder: Path) -> Vari
         graphs={swap.part: found},
         steps=[*steps, Step("reweight", settings, summary)],
         proven=is_proven,
-        note="" if is_proven else swap.note,
+        note="; ".join((*[swap.note] * (not is_proven), *swap.dropped_proofs)),
     )

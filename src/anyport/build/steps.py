@@ -27,7 +27,7 @@ from anyport.build.proving import VARIANT, read_cases_once
 from anyport.build.report import machine_report
 from anyport.build.simplifying import simplify_settings
 from anyport.build.task_compressing import check_task_samples, compress_task, is_task_judged
-from anyport.build.task_proving import ask_original, prove_task
+from anyport.build.task_proving import ask_original, prove_task, task_note
 from anyport.bundle import (
     FORMAT,
     Manifest,
@@ -248,6 +248,7 @@ def _seal(
         manifest, variants=dict(manifest.variants) | more, default_variant=default
     )
     lines = [f"`{verdict.part.name}`: {verdict.summary()}" for verdict in verdicts]
+    lines += [note] if (note := task_note(model, plan)) else []
     (folder / "MODEL_CARD.md").write_text(model_card(manifest, lines), encoding="utf-8", newline="\n")
     return seal_bundle(folder, manifest)
 
@@ -255,7 +256,7 @@ def _seal(
 def _manifest(model: Model, proven: list[ProvenPart], verdicts: list[Verdict], plan: BuildPlan) -> Manifest:
     table = plan.description.model
     statuses = {verdict.status for verdict in verdicts}
-    note = "" if statuses == {Status.PASS} else "; ".join(verdict.summary() for verdict in verdicts)
+    notes = [] if statuses == {Status.PASS} else [verdict.summary() for verdict in verdicts]
     steps = [step for p in proven for step in p.steps]
     return Manifest(
         format=FORMAT,
@@ -276,7 +277,7 @@ def _manifest(model: Model, proven: list[ProvenPart], verdicts: list[Verdict], p
                 graphs={p.part.name: p.entry for p in proven},
                 steps=steps,
                 proven=statuses == {Status.PASS},
-                note=note,
+                note="; ".join(filter(None, [*notes, task_note(model, plan)])),
             )
         },
         default_variant=VARIANT,

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from anyport.build.fusing import FUSED_VARIANT
 from anyport.build.parts import is_allowed
+from anyport.build.plan import UNPROVEN_TASK
 from anyport.build.proving import VARIANT
-from anyport.errors import UsageError
+from anyport.build.room import free_memory_bytes
+from anyport.bundle.disk import size_text
+from anyport.errors import SourceError, UsageError
 from anyport.runtime import SessionOptions, open_session
 from anyport.task.graphs import OpenGraphs
 from anyport.task.memory_peak import PeakMemory
@@ -52,6 +55,22 @@ class ProvenTask:
     peak_bytes: int | None
 
 
+def why_unproven(model: Model, plan: BuildPlan) -> str | None:
+    """Say why a build does not prove the whole task; ``None`` if it does."""
+    if model.task is None or model.task_cases is None:
+        return "the recipe has no requests"
+    if plan.description.build.fix:
+        return "some axes are fixed"
+    return f"--allow {UNPROVEN_TASK}" if UNPROVEN_TASK in plan.settings.allow else None
+
+
+def task_note(model: Model, plan: BuildPlan) -> str:
+    """Return what the manifest says of a proof that could have been made and was not; empty otherwise."""
+    why = why_unproven(model, plan)
+    has_cases = model.task is not None and model.task_cases is not None
+    return f"the task is not proven as a whole: {why}" if has_cases and why is not None else ""
+
+
 def ask_original(model: Model, plan: BuildPlan, progress: Callable[[str, str], None]) -> TaskAnswers | None:
     """Let the original program answer the recipe's requests.
 
@@ -61,18 +80,34 @@ def ask_original(model: Model, plan: BuildPlan, progress: Callable[[str, str], N
         progress: Told what was done, or why nothing was.
 
     Returns:
-        ``None``: the recipe has no requests, or the user builds something else than the original program.
+        ``None``: see `why_unproven`.
+
+    Raises:
+        SourceError: This machine has clearly too little memory for it.
     """
-    if model.task is None or model.task_cases is None:
+    if note := task_note(model, plan):
+        progress("warning", note)
+    if model.task is None or model.task_cases is None or note:
         return None
-    if plan.description.build.fix:
-        progress("warning", "the task is not proven as a whole: some axes are fixed")
-        return None
+    _check_room(model)
     recorded = []
     for request, answer in model.task_cases(model.settings):
         recorded.append((request, answer))
         progress("original", f"answered '{request.name}'")  # each runs the whole model several times
     return TaskAnswers(model.task, recorded)
+
+
+def _check_room(model: Model) -> None:
+    """Refuse what would end in the middle: all graphs are opened beside the model, and copy their weights."""
+    weights = {id(w): w.nbytes for part in model.parts for w in part.module.parameters()}
+    needed, free = sum(weights.values()), free_memory_bytes(with_swap=True)
+    if free is not None and needed > free:
+        raise SourceError(
+            f"the proof of the whole task opens all graphs beside the model: {size_text(needed)}, "
+            f"and {size_text(free)} of memory are left",
+            do=f"--allow {UNPROVEN_TASK} builds without this proof: each part is proven alone, and the "
+            "manifest says so",
+        )
 
 
 def prove_task(

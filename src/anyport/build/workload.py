@@ -99,7 +99,7 @@ def workload_of(part: Part, settings: BuildSettings) -> Workload:
     for case in plan.cases:
         key = tuple(sorted(case.sizes.items()))
         if key not in counted:
-            counted[key] = _count(part, adapter, case, used)
+            counted[key] = _count(part, adapter, case.sizes, used)
     own = _own_tensors(part.module)
     weights = tuple((own[key].nbytes, own[key].ndim) for key in used)
     return Workload(
@@ -107,9 +107,22 @@ def workload_of(part: Part, settings: BuildSettings) -> Workload:
     )
 
 
-def _count(part: Part, adapter: Adapter, case: Case, used: set[int]) -> Run:
+def count_run(part: Part, sizes: Mapping[str, int]) -> Run:
+    """Count what one run of a part computes.
+
+    Args:
+        part: Its module is on the meta device.
+        sizes: Of its named axes.
+
+    Raises:
+        SourceError: The module decides something by a value that only weights have.
+    """
+    return _count(part, Adapter(part), sizes, set())
+
+
+def _count(part: Part, adapter: Adapter, sizes: Mapping[str, int], used: set[int]) -> Run:
     tensors = [
-        torch.empty(spec.shape(case.sizes), dtype=getattr(torch, spec.dtype), device="meta")
+        torch.empty(spec.shape(sizes), dtype=getattr(torch, spec.dtype), device="meta")
         for spec in part.signature.inputs
     ]
     counter = _Counter(part.module, used)

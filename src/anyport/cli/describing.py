@@ -13,7 +13,7 @@ from anyport.cli.options import SizeType, force_option, json_option, library_opt
 from anyport.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from anyport.build import BuildPlan, BuildSettings
 
@@ -22,8 +22,24 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 _FACTS: Final = ("name", "version", "task", "author", "license", "trained_at", "description")
 
 
+_ALLOWED: Final = ("failed", "inconclusive")
+
+
 def checking_options(function: _F) -> _F:
     """Add the options that say how a comparison is done."""
+    return _with_checking(function, _ALLOWED, "Go on after such a verdict; the result says so.")
+
+
+def building_options(function: _F) -> _F:
+    """Add the options that say how a comparison is done, and whether the whole task has one."""
+    return _with_checking(
+        function,
+        (*_ALLOWED, "unproven-task"),
+        "Go on after such a verdict, or without it; the result says so.",
+    )
+
+
+def _with_checking(function: _F, allowed: Sequence[str], help_text: str) -> _F:
     options = (
         click.option(
             "--max-cases",
@@ -41,8 +57,8 @@ def checking_options(function: _F) -> _F:
         click.option(
             "--allow",
             multiple=True,
-            type=click.Choice(["failed", "inconclusive"]),
-            help="Go on after such a verdict; the result says so.",
+            type=click.Choice(allowed),
+            help=help_text,
         ),
         library_option,
         json_option,
@@ -61,7 +77,7 @@ def describing_options(function: _F) -> _F:
         model_options,
         click.option("--dry-run", is_flag=True, help="Show the plan, do nothing."),
         force_option,
-        checking_options,
+        building_options,
     )
     for option in reversed(options):
         function = option(function)

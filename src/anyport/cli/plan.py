@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from anyport.cli.describing import checking_options, model_options, plan_from, variant_options
+from anyport.cli.describing import building_options, model_options, plan_from, variant_options
 from anyport.cli.frame import show_json
 from anyport.cli.planning import cost_lines
 
@@ -24,7 +24,7 @@ from anyport.cli.planning import cost_lines
 )
 @variant_options
 @model_options
-@checking_options
+@building_options
 def command(target: str, as_json: bool, **chosen: Any) -> int:  # noqa: ANN401, FBT001
     """Say what `anyport build SOURCE` would need: download, disk, memory, time, of each part and in all.
 

@@ -9,7 +9,9 @@ from anyport.cli.options import table
 
 if TYPE_CHECKING:
     from anyport.build import BuildCost
+    from anyport.source import WeightFiles
 
+_UNPROVEN: Final = "unproven-task"
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _SHORT: Final = 3  # of so many units the next smaller one is written
@@ -33,6 +35,10 @@ def cost_lines(cost: BuildCost) -> list[str]:
         )
         for part in cost.parts
     ]
+    if cost.whole is not None:
+        whole = cost.whole
+        counts = ("", str(whole.n_requests), size_text(whole.proof_bytes), time_text(whole.time_s))
+        rows.append((whole.name, *counts))
     needed = [
         ("bundle", _bundle_text(cost)),
         *((method, f"{size_text(size)} of the bundle") for method, size in cost.variants.items()),
@@ -43,22 +49,33 @@ def cost_lines(cost: BuildCost) -> list[str]:
         ("memory", _memory_text(cost)),
         ("time", _time_text(cost)),
     ]
+    needed += [("NOT HERE", _absent_text(cost.files))] if cost.files and cost.files.absent else []
     lines += [*table(rows).splitlines(), *(f"  {name:<9} {text}" for name, text in needed)]
-    return lines + [f"  NOT ENOUGH {word}" for word in cost.lacks]
+    lines += [f"  NOT ENOUGH {word}" for word in cost.lacks]
+    if "memory" in cost.lacks and cost.whole and cost.largest_part == cost.whole.name:
+        lines.append(f"  do:       without the proof of the whole task it is less: --allow {_UNPROVEN}")
+    return lines
 
 
 def _read_line(cost: BuildCost) -> str:
     if cost.files is None:
         return f"  {'read':<9} what your function reads: it was called, only it knows what it makes"
     verb = "read" if cost.files.is_here else "download"
-    names = list(cost.files.sizes)
+    names = [*cost.files.sizes, *cost.files.absent]
     files = names[0] if len(names) == 1 else f"{len(names)} files"
-    return f"  {verb:<9} {size_text(cost.files.size_bytes)}: {files}"
+    least = "at least " if cost.files.unsized else ""
+    return f"  {verb:<9} {least}{size_text(cost.files.size_bytes)}: {files}"
+
+
+def _absent_text(files: WeightFiles) -> str:
+    unknown = f"; {', '.join(files.unsized)} without an index" if files.unsized else ""
+    return f"{len(files.absent)} files of weights, which the indexes name: a build needs them{unknown}"
 
 
 def _bundle_text(cost: BuildCost) -> str:
     weights = size_text(sum(part.weight_bytes for part in cost.parts))
-    proof = size_text(sum(part.proof_bytes for part in cost.parts))
+    whole = cost.whole.proof_bytes if cost.whole else 0
+    proof = size_text(sum(part.proof_bytes for part in cost.parts) + whole)
     return f"about {size_text(cost.bundle_bytes)}: {weights} of weights, {proof} of proof, and the rest"
 
 

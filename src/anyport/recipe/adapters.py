@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from anyport.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _PREFIXES: Final = ("base_model.model.", "transformer.", "diffusion_model.")
 _FLAT: Final = "lora_unet_"  # and every dot of a name is an underscore
@@ -81,6 +82,22 @@ def adapter_from(text: str, folder: Path) -> Adapter:
     return Adapter(folder / place, scale)
 
 
+def check_adapter(adapter: Adapter) -> None:
+    """Look whether a file can be an adapter, before a network is loaded for it; its numbers are not read.
+
+    Raises:
+        SourceError: It is not there, is no safetensors file, or has no key of a LoRA.
+    """
+    name = adapter.path.name
+    with _opened(adapter.path) as file:
+        keys = list(file.keys())
+    if not any(_KEY.fullmatch(key) for key in keys):
+        raise SourceError(
+            f"'{name}' is no LoRA: none of its {len(keys)} tensors is called lora_down, lora_A or so",
+            do="give the LoRA's own file, not the weights of a model",
+        )
+
+
 def merge_adapter(network: nn.Module, adapter: Adapter) -> str:
     """Add an adapter to the weights of a network, in place.
 
@@ -107,19 +124,25 @@ def merge_adapter(network: nn.Module, adapter: Adapter) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a file, and the settings that peft has for it."""
-    if not path.is_file():
-        raise SourceError(f"there is no LoRA '{path.name}'", where=path.parent.name or None)
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dict)
-            words = json.loads((file.metadata() or {}).get(_PEFT, "{}"))
-    except (SafetensorError, ValueError) as err:
-        raise SourceError(f"the LoRA '{path.name}' is no safetensors file: {err}") from err
+    with _opened(path) as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dict)
+        words = json.loads((file.metadata() or {}).get(_PEFT, "{}"))
     found = {key.removeprefix("transformer."): value for key, value in dict(words).items()}
     for word in _REFUSED:
         if found.get(word):
             raise SourceError(f"the LoRA '{path.name}' has {word} = {found[word]}, which is not merged here")
     return tensors, found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise SourceError(f"there is no LoRA '{path.name}'", where=path.parent.name or None)
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (SafetensorError, ValueError) as err:
+        raise SourceError(f"the LoRA '{path.name}' is no safetensors file: {err}") from err
 
 
 def _changes(

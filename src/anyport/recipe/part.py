@@ -77,6 +77,8 @@ class Model:
         assets: Files that the task reads: path below ``assets/`` -> content.
         task_cases: Requests for the whole task, and what the original program answers them, made anew at each
             call; given the settings, which the user may have changed.
+        task_requests: The same requests without the answers, which cost nothing.
+        whole: What the original program runs, and a build holds; parts are pieces or other forms of it.
         others: Further tasks that it can be built for, by name.
         warnings: What was assumed of the checkpoint, one line each; a build tells it.
         fuses_attention: A build makes a variant with fused attention unless the user says otherwise: for
@@ -90,6 +92,8 @@ class Model:
     settings: Mapping[str, Any] = field(default_factory=dict)
     assets: Mapping[str, bytes] = field(default_factory=dict)
     task_cases: Callable[[Mapping[str, Any]], Iterable[tuple[TaskRequest, TaskAnswer]]] | None = None
+    task_requests: Callable[[], Iterable[TaskRequest]] | None = None
+    whole: tuple[nn.Module, ...] = ()
     others: Mapping[str, OtherTask] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     fuses_attention: bool = False

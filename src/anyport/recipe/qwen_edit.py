@@ -58,26 +58,26 @@ def load_adapted(checkpoint: str | Path, adapters: Sequence[Adapter]) -> Model:
         MissingExtraError: diffusers is not installed.
         SourceError: As for `load`; or an adapter is none, or of another model.
     """
-    folder = _checked(checkpoint)
+    folder = _checked(checkpoint, with_weights=True)
     return _taken_apart(checkpoint, folder, adapters, _component)
 
 
 def outline(checkpoint: str | Path) -> Model:
-    """Return what `load` returns, with the networks on torch's meta device: no weight is read.
+    """Return what `load` returns, with the networks on torch's meta device: no weight is read or downloaded.
 
     Raises:
         MissingExtraError: diffusers is not installed.
         SourceError: As for `load`, but for what only the weights can tell.
     """
-    found = _taken_apart(checkpoint, _checked(checkpoint), (), _shape_of)
+    found = _taken_apart(checkpoint, _checked(checkpoint, with_weights=False), (), _shape_of)
     for part in found.parts:
         part.module.to("meta")  # what a wrapper has computed from the configuration
     return found
 
 
-def _checked(checkpoint: str | Path) -> Path:
+def _checked(checkpoint: str | Path, *, with_weights: bool) -> Path:
     require("diffusers", extra="edit", step="a pipeline of diffusers")
-    folder = open_folder(checkpoint)
+    folder = open_folder(checkpoint, with_weights=with_weights)
     check_configs(folder)
     return folder
 
@@ -96,6 +96,7 @@ def _taken_apart(
     parts = tuple(_with_widening(part, folder) for part in edit_parts(networks))
     parts = tuple(replace(p, cures=p.cures + merged) if p.name == "transformer" else p for p in parts)
     name = Path(checkpoint).name
+    original = OriginalPipeline(folder, pipeline, networks, settings)
     return Model(
         name=name.lower(),
         source=name if Path(checkpoint).exists() else str(checkpoint),
@@ -103,7 +104,9 @@ def _taken_apart(
         task="edit",
         settings=settings,
         assets={TOKENIZER: tokenizer},
-        task_cases=OriginalPipeline(folder, pipeline, networks, settings).answers,
+        task_cases=original.answers,
+        task_requests=original.requests,
+        whole=(networks.text_encoder, networks.transformer, networks.vae),
         fuses_attention=True,  # 8192 tokens and 24 heads: 6.4 GB of scores
     )
 

@@ -27,14 +27,20 @@ _HALVES: Final = {"BF16": "bfloat16", "F16": "float16"}
 _MAX_HEADER_BYTES: Final = 100 << 20  # as the safetensors library itself allows
 
 
-def open_folder(checkpoint: str | Path) -> Path:
+def open_folder(checkpoint: str | Path, *, with_weights: bool = True) -> Path:
     """Return the folder of a pipeline; a Hugging Face id is downloaded (once).
+
+    Args:
+        checkpoint: A folder, or a Hugging Face id.
+        with_weights: Or without them: then only small files are downloaded, and only they must be there.
 
     Raises:
         SourceError: A file is missing; it is named.
     """
-    folder = Path(checkpoint) if Path(checkpoint).is_dir() else _download(str(checkpoint))
-    missing = [name for name in _files(folder) if not (folder / name).is_file()]
+    is_folder = Path(checkpoint).is_dir()
+    folder = Path(checkpoint) if is_folder else _download(str(checkpoint), with_weights=with_weights)
+    wanted = (INDEX, *_CONFIGS, *(_weights(folder) if with_weights else ()))
+    missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
         more = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
         raise SourceError(
@@ -81,10 +87,8 @@ def _dtypes(path: Path) -> set[str]:
             raise SourceError(f"{path.parent.name}/{path.name} is no safetensors file") from err
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """Name every file that must be there."""
-    yield INDEX
-    yield from _CONFIGS
+def _weights(folder: Path) -> Iterator[str]:
+    """Name every file of weights."""
     for component, name in _WEIGHTS.items():
         index = folder / component / f"{name}.safetensors.index.json"
         if index.is_file():
@@ -94,10 +98,10 @@ def _files(folder: Path) -> Iterator[str]:
             yield f"{component}/{name}.safetensors"
 
 
-def _download(name: str) -> Path:
+def _download(name: str, *, with_weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    kinds = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+    kinds = ("*.json", "*.txt", "*.jinja", *["*.safetensors"] * with_weights)
     folders = ("processor", "scheduler", "text_encoder", "tokenizer", "transformer", "vae")
     wanted = [INDEX, *(f"{folder}/{kind}" for folder in folders for kind in kinds)]
     return Path(snapshot_download(name, allow_patterns=wanted))

@@ -100,9 +100,7 @@ class OriginalPipeline:
         """
         chosen = msgspec.convert(settings, EditorSettings)
         pipeline = self._pipeline(chosen)
-        asked = (*_SMALL, _TRUE_AREAS) if self._own.picture.n_max > 1 else _SINGLE
-        for number, one in enumerate(asked):
-            request = _request(one)
+        for number, request in enumerate(self.requests()):
             with ExitStack() as stack:
                 stack.enter_context(torch.no_grad())
                 stack.enter_context(_areas(request, chosen))
@@ -110,6 +108,11 @@ class OriginalPipeline:
                 between = stack.enter_context(_between(pipeline)) if number == 0 else {}
                 picture = pipeline(**_words(request)).images[0]
             yield request, TaskAnswer(picture, between)
+
+    def requests(self) -> Iterator[TaskRequest]:
+        """Make what the pipeline is asked; nothing is run."""
+        asked = (*_SMALL, _TRUE_AREAS) if self._own.picture.n_max > 1 else _SINGLE
+        yield from map(_request, asked)
 
     def _pipeline(self, chosen: EditorSettings) -> Any:
         import diffusers

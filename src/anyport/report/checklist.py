@@ -1,4 +1,4 @@
-"""The release list of a bundle: fourteen lines, each with what was really found.
+"""The release list of a bundle: fifteen lines, each with what was really found.
 
 A line passes, fails, was not tested, or does not apply; the evidence says what was read or run. Nothing is
 taken on trust but what the build alone could see (how the model was captured, what the simplifiers and the
@@ -7,7 +7,7 @@ quantizers tried), which the manifest's steps record.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport.errors import BundleError
@@ -16,9 +16,11 @@ from anyport.report.graphlines import GRAPH_LINES
 from anyport.report.line import Checked, Line, Mark, merged
 from anyport.report.runlines import RUN_LINES
 from anyport.report.runs import CheckSettings, run_part
+from anyport.report.tasklines import TASK_LINES
 from anyport.runtime import open_session
 from anyport.runtime.graphfile import read_graph
 from anyport.verify import verify_bundle
+from anyport.verify.whole_task import WHOLE_TASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     Opener = Callable[[GraphFile, SessionOptions], Session]
 
-LINES: Final[tuple[tuple[str, Judge], ...]] = (*FACT_LINES, *GRAPH_LINES, *RUN_LINES)
+LINES: Final[tuple[tuple[str, Judge], ...]] = (*FACT_LINES, *GRAPH_LINES, *RUN_LINES, *TASK_LINES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,12 @@ def release_checklist(
         runs[part] = run_part(bundle, bundle.graph_file(part, variant), chosen, open_graph)
     # all parts at once: a variant that is judged by its task has one measurement, however many parts it has
     verdicts = verify_bundle(bundle, lambda one: open_graph(one, runs[one.part_name].options), variant)
+    whole = next((verdict for verdict in verdicts if verdict.part.name == WHOLE_TASK), None)
     by_part = {}
     for verdict in verdicts:
-        checked = _checked(bundle, verdict, runs[verdict.part.name])
+        if verdict is whole:
+            continue
+        checked = replace(_checked(bundle, verdict, runs[verdict.part.name]), whole=whole)
         by_part[verdict.part.name] = [judge(checked).named(name) for name, judge in LINES]
     lines = tuple(merged(list(by_part), column) for column in zip(*by_part.values(), strict=True))
     return Checklist(bundle.path.name, variant, lines)

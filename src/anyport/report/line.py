@@ -62,6 +62,7 @@ class Checked:
         steps: Variant -> what was done to this part.
         verdict: The proof, replayed here.
         runs: What its runs gave.
+        whole: The proof of the whole task, replayed here with all parts; ``None`` if the bundle carries none.
     """
 
     bundle: Bundle
@@ -71,6 +72,7 @@ class Checked:
     steps: Mapping[str, tuple[Step, ...]]
     verdict: Verdict
     runs: Runs
+    whole: Verdict | None = None
 
     @property
     def own_steps(self) -> tuple[Step, ...]:
@@ -123,8 +125,8 @@ def not_applicable(evidence: str) -> Line:
 
 
 def merged(parts: Sequence[str], lines: Sequence[Line]) -> Line:
-    """Return one line for all parts: the worst mark, everybody's evidence."""
-    if len(lines) == 1:
+    """Return one line for all parts: the worst mark, everybody's evidence, once if it is the same."""
+    if len(set(lines)) == 1:
         return lines[0]
     mark = min((line.mark for line in lines), key=list(Mark).index)
     evidence = "; ".join(f"{part}: {line.evidence}" for part, line in zip(parts, lines, strict=True))

@@ -12,7 +12,7 @@ from anyport.source.finding import (
 )
 from anyport.source.ranges import Ranges, find_ranges
 from anyport.source.running import TorchReference, TorchSession
-from anyport.source.weightfiles import WeightFiles, weight_files
+from anyport.source.weightfiles import WeightFiles, planned_files, weight_files
 
 __all__ = [
     "Adapter",
@@ -29,5 +29,6 @@ __all__ = [
     "load_module",
     "load_value",
     "outline_model",
+    "planned_files",
     "weight_files",
 ]

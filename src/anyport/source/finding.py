@@ -20,9 +20,9 @@ from torch import nn
 
 from anyport.errors import SourceError, UsageError, did_you_mean
 from anyport.recipe import RECIPES, AdaptableRecipe, Model, Part, recipe_for, recipe_for_file
-from anyport.recipe.adapters import adapter_from
+from anyport.recipe.adapters import adapter_from, check_adapter
 from anyport.source.lines import first_line, is_users, user_line_of
-from anyport.source.weightfiles import weight_files
+from anyport.source.weightfiles import planned_files, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from anyport.recipe import Recipe
+    from anyport.recipe.adapters import Adapter
     from anyport.tensors import Signature
 
 _PIPELINE: Final = "model_index.json"  # of diffusers
@@ -84,7 +85,7 @@ def find_model(request: SourceRequest) -> Model:
             source=_public_name(request.text),
             parts=(Part("network", module, request.signature, request.arguments, given=given),),
         )
-    recipe, checkpoint = _recipe_for(request)
+    recipe, checkpoint = _recipe_for(request, weight_files)
     model = _loaded(_loader(recipe, request), checkpoint, request.text)
     if given is None:
         return model
@@ -97,7 +98,8 @@ def find_model(request: SourceRequest) -> Model:
 def outline_model(request: SourceRequest) -> Model:
     """Find the model that a source names, and read no weight: its modules are on torch's meta device.
 
-    A function is called as in a build, for only it knows what it makes: what it loads is loaded.
+    A function is called as in a build, for only it knows what it makes: what it loads is loaded. Of a folder
+    the configuration and the indexes are enough.
 
     Raises:
         SourceError: It is not there, some of its files are not, or it is no ``nn.Module``.
@@ -108,7 +110,8 @@ def outline_model(request: SourceRequest) -> Model:
         for part in model.parts:
             part.module.to("meta")
         return model
-    recipe, checkpoint = _recipe_for(request)
+    recipe, checkpoint = _recipe_for(request, planned_files)
+    _adapters(recipe, request)
     return _loaded(recipe.outline, checkpoint, request.text)
 
 
@@ -281,8 +284,8 @@ def checkpoint_of(request: SourceRequest) -> str | Path | None:
     return place if place.is_dir() or recipe_for_file(place.suffix) is not None else request.text
 
 
-def _recipe_for(request: SourceRequest) -> tuple[Recipe, str | Path]:
-    """Return the recipe of a checkpoint, and the checkpoint, none of whose files is missing."""
+def _recipe_for(request: SourceRequest, check: Callable[[Path], object]) -> tuple[Recipe, str | Path]:
+    """Return the recipe of a checkpoint, and the checkpoint; ``check`` looks at the files of a folder."""
     checkpoint = checkpoint_of(request) or request.text
     if isinstance(checkpoint, Path) and not checkpoint.is_dir():
         recipe = recipe_for_file(checkpoint.suffix)
@@ -296,18 +299,26 @@ def _recipe_for(request: SourceRequest) -> tuple[Recipe, str | Path]:
             do="give a function that returns the module: file.py:function, with --input and --output",
         )
     if isinstance(checkpoint, Path):
-        weight_files(checkpoint)  # a missing file is told before anything long starts
+        check(checkpoint)  # a missing file is told before anything long starts
     return found, checkpoint
 
 
 def _loader(recipe: Recipe, request: SourceRequest) -> Callable[[str | Path], Model]:
     """Return what loads a checkpoint, with the adapters that are asked for."""
+    adapters = _adapters(recipe, request)
+    return (
+        partial(cast("AdaptableRecipe", recipe).load_adapted, adapters=adapters) if adapters else recipe.load
+    )
+
+
+def _adapters(recipe: Recipe, request: SourceRequest) -> list[Adapter]:
+    """Return the adapters that are asked for; a wrong file is told before anything long starts."""
     adapters = [adapter_from(text, request.folder) for text in request.adapters]
-    if not adapters:
-        return recipe.load
-    if not isinstance(recipe, AdaptableRecipe):
+    if adapters and not isinstance(recipe, AdaptableRecipe):
         raise UsageError(f"no LoRA can be merged into '{request.text}'", do="merge it with its own tools")
-    return partial(recipe.load_adapted, adapters=adapters)
+    for adapter in adapters:
+        check_adapter(adapter)
+    return adapters
 
 
 def _loaded(take_apart: Callable[[str | Path], Model], checkpoint: str | Path, text: str) -> Model:

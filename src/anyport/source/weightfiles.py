@@ -26,6 +26,7 @@ _NAMES: Final = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_WEIGHTS: Final = (".safetensors", ".bin")
 _PIPELINE: Final = "model_index.json"  # of diffusers: its folders are models
 _AGAIN: Final = "download the checkpoint again; all files must come from one version of it"
 _SHOWN: Final = 3
@@ -38,15 +39,21 @@ class WeightFiles:
     Attributes:
         sizes: File -> bytes.
         is_here: Nothing needs to be downloaded.
+        absent: Files that an index names and that are not there, where that is allowed.
+        absent_bytes: Of their tensors, as the indexes say.
+        unsized: Models whose files are not there, and that have no index to say how large they are.
     """
 
     sizes: Mapping[str, int]
     is_here: bool = True
+    absent: tuple[str, ...] = ()
+    absent_bytes: int = 0
+    unsized: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int:
-        """Of all files."""
-        return sum(self.sizes.values())
+        """Of all files whose size is known."""
+        return sum(self.sizes.values()) + self.absent_bytes
 
 
 def weight_files(checkpoint: str | Path) -> WeightFiles:
@@ -70,9 +77,56 @@ def weight_files(checkpoint: str | Path) -> WeightFiles:
     return WeightFiles(_chosen(name, listing, lambda file: _download(name, file)), is_here=False)
 
 
-def _in_folder(folder: Path) -> dict[str, int]:
+def planned_files(checkpoint: str | Path) -> WeightFiles:
+    """Find the files of weights as `weight_files` does; a folder may have their indexes alone.
+
+    That is a folder without any file of weights: only its small files were downloaded. One that has some of
+    them is an interrupted download, and is refused as ever.
+
+    Args:
+        checkpoint: As for `weight_files`.
+
+    Raises:
+        SourceError: As for `weight_files`, but for a folder whose indexes say how large all is.
+    """
+    path = Path(checkpoint)
+    indexed = _indexed(path) if path.is_dir() else None
+    return weight_files(checkpoint) if indexed is None else indexed
+
+
+def _indexed(folder: Path) -> WeightFiles | None:
+    """Return what the indexes say; ``None`` if there are weights, or no index says how large they are."""
+    listing = _listing(folder)
+    if any(name.endswith(_WEIGHTS) for name in listing):
+        return None
+    absent: list[str] = []
+    unsized: list[str] = []
+    n_bytes = 0
+    for prefix in _prefixes(listing, lambda file: folder / file):
+        index = next((prefix + name for name in _NAMES if prefix + name in listing), None)
+        if index is None:
+            unsized.append(prefix.removesuffix("/"))
+            continue
+        absent += sorted(set(_shards(prefix, index, folder / index)))
+        metadata = _json(folder / index).get("metadata")
+        size = metadata.get("total_size") if isinstance(metadata, dict) else None
+        if not isinstance(size, int | float) or size <= 1:
+            return None
+        n_bytes += int(size)
+    return (
+        WeightFiles({}, absent=tuple(absent), absent_bytes=n_bytes, unsized=tuple(unsized))
+        if absent
+        else None
+    )
+
+
+def _listing(folder: Path) -> dict[str, int]:
     files = (p for pattern in ("*", "*/*") for p in folder.glob(pattern) if p.is_file())
-    listing = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _in_folder(folder: Path) -> dict[str, int]:
+    listing = _listing(folder)
     sizes = _chosen(folder.name, listing, lambda file: folder / file)
     for file in sizes:
         if file.endswith(".safetensors"):
@@ -145,7 +199,7 @@ def _downloaded(name: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = [try_to_load_from_cache(name, file) for file in _NAMES]
+        found = [try_to_load_from_cache(name, file) for file in (*_NAMES, _PIPELINE)]
     except HFValidationError as err:
         raise SourceError(f"'{name}' is no folder here, and no Hugging Face id: {first_line(err)}") from err
     first = next((path for path in found if isinstance(path, str)), None)
