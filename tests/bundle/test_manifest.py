@@ -69,6 +69,7 @@ GOLDEN = """{
      },
      "n_parameters": 20,
      "optimization": "all",
+     "runtime": null,
      "stored": {
       "float32": 80
      }
