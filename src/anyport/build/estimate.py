@@ -57,6 +57,7 @@ _HELD: Final = 1.2  # of the weights of the model, for as long as it is there
 _EXPORTED: Final = 2.0  # of the weights of the part, while it is translated and opened
 _OPENED: Final = 1.1  # of the weights of all parts, which are open together for the proof of the whole task
 _ANSWERED: Final = 3.0  # of the largest result inside, there
+_HALVES: Final = 0.75  # a checkpoint with fewer bytes than this for each of float32 has 16 bits
 _PRODUCT_SIZE: Final = 512
 _MEASURED_S: Final = 0.25
 
@@ -67,6 +68,21 @@ class Speed:
 
     float32: float
     float64: float
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What all parts have in common.
+
+    Attributes:
+        settings: Of the build.
+        speed: Of this machine.
+        stored_share: Bytes that the bundle stores for each byte of weights in float32.
+    """
+
+    settings: BuildSettings
+    speed: Speed
+    stored_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,17 +252,18 @@ def estimate_build(plan: BuildPlan) -> BuildCost:
     weights = list({id(p): p for part in model.parts for p in part.module.parameters()}.values())
     held = {id(p): p.nbytes for one in model.whole for p in one.parameters()}
     held |= {id(weight): weight.nbytes for weight in weights}
-    speed = measure_speed()
+    files = None if checkpoint is None else planned_files(checkpoint)
+    known = Known(plan.settings, measure_speed(), _stored_share(plan, files, sum(held.values())))
     loads = {part.name: workload_of(part, plan.settings) for part in model.parts}
-    parts = tuple(part_cost(part, model, loads[part.name], (plan.settings, speed)) for part in model.parts)
+    parts = tuple(part_cost(part, model, loads[part.name], known) for part in model.parts)
     sizes = {method: [_compressed(method, load) for load in loads.values()] for method in made.compress}
     return BuildCost(
         model=table.name or model.name,
         source=model.source,
         task=table.task or model.task,
-        files=None if checkpoint is None else planned_files(checkpoint),
+        files=files,
         parts=parts,
-        whole=_whole_cost(model, plan, loads, speed),
+        whole=_whole_cost(model, plan, loads, known.speed),
         variants={method: sum(size for size, _ in found) for method, found in sizes.items()},
         work_bytes=max((size * n for found in sizes.values() for size, n in found), default=0),
         asset_bytes=sum(map(len, model.assets.values())),
@@ -254,13 +271,24 @@ def estimate_build(plan: BuildPlan) -> BuildCost:
         model_bytes=sum(held.values()),
         free_bytes=_free_bytes(plan.output),
         free_memory_bytes=free_memory_bytes(),
-        speed=speed,
+        speed=known.speed,
     )
 
 
-def part_cost(part: Part, model: Model, load: Workload, known: tuple[BuildSettings, Speed]) -> PartCost:
+def _stored_share(plan: BuildPlan, files: WeightFiles | None, held_bytes: int) -> float:
+    """Return how many bytes the bundle stores for each that the model holds in float32.
+
+    A checkpoint of 16 bits has half as many bytes, and is stored as it is; what a LoRA changed is not.
+    """
+    if files is None or plan.description.model.adapters or plan.description.build.storage == "float32":
+        return 1.0
+    share = files.size_bytes / max(held_bytes, 1)
+    return share if share < _HALVES else 1.0
+
+
+def part_cost(part: Part, model: Model, load: Workload, known: Known) -> PartCost:
     """Add up what one part needs."""
-    settings, speed = known
+    settings = known.settings
     n_inputs, n_outputs = len(part.signature.inputs), len(part.signature.outputs)
     rows = _CASE_BYTES[0] + _CASE_BYTES[1] * n_inputs + _CASE_BYTES[2] * n_outputs
     recorder = recorder_of(part, settings, PROOF_BYTES // len(model.parts))
@@ -271,11 +299,11 @@ def part_cost(part: Part, model: Model, load: Workload, known: tuple[BuildSettin
         name=part.name,
         n_parameters=sum(weight.numel() for weight in part.module.parameters()),
         n_cases=len(load.cases),
-        weight_bytes=load.weight_bytes,
+        weight_bytes=round(known.stored_share * load.weight_bytes),
         graph_bytes=_GRAPH_BYTES * load.n_calls + _TENSOR_BYTES * len(load.weights),
         proof_bytes=min(arrays, recorder.budget_bytes) + rows * len(load.cases),
         memory_bytes=_peak_bytes(load),
-        time_s=_time_s(load, speed),
+        time_s=_time_s(load, known.speed),
     )
 
 

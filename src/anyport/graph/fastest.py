@@ -11,7 +11,7 @@ from anyport.bench.lineups import line_ups, mean_ratio
 from anyport.bench.pairing import PairedRatio, PairSettings, paired_ratios
 from anyport.errors import SessionError, UsageError, did_you_mean
 from anyport.runtime import SessionOptions, open_session
-from anyport.runtime.onnxfile import weights_size
+from anyport.runtime.onnxfile import weight_sizes, weights_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -89,7 +89,8 @@ def race(
     """
     feeds = case.arrays(inputs)
     base, *others = contestants
-    one_bytes = max(2 * weights_size(base.path), 1)  # mapped, and packed again for the kernels
+    sizes = weight_sizes(base.path)
+    one_bytes = max(weights_size(base.path) + sizes.copied_bytes, 1)  # mapped, and packed for the kernels
     group_size = max(1, settings.open_bytes // one_bytes - 1)
     groups = [others[i : i + group_size] for i in range(0, len(others), group_size)] or [[]]
     found: dict[Contestant, PairedRatio | SessionError] = {}
