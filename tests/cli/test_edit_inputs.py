@@ -169,9 +169,17 @@ REFUSED = {
     ),
     "guidance NaN": (
         ("plain.png", "--instruction", "x", "--guidance", "nan"),
-        "UsageError: options of the task 'edit': 'guidance': expected 'float' >= 0.0",
+        "InputError: guidance is nan, it must be from 0 to 100",
+    ),
+    "guidance beyond float32": (
+        ("plain.png", "--instruction", "x", "--guidance", "1e30"),
+        "InputError: guidance is 1e+30, it must be from 0 to 100",
     ),
     "a huge answer": (
+        ("plain.png", "--instruction", "x", "--size", "1000000x1000000"),
+        "InputError: the size 1000000 x 1000000 is more than 64 million pixels",
+    ),
+    "a tiny answer": (
         ("plain.png", "--instruction", "x", "--size", "8x8"),
         "InputError: the size 8 x 8 is too",
     ),

@@ -171,7 +171,9 @@ def test_a_part_that_needs_more_goes_on_alone_with_its_weights_in_the_file(
 
 @pytest.mark.parametrize("limit_bytes", [TOGETHER, COPIED, MAPPED])
 def test_what_does_not_fit_in_any_way_is_named(folder: Path, opened: Opened, limit_bytes: int) -> None:
-    parts = OpenParts(Folder(folder), PARTS, opened.options(limit_bytes), relief="draw a smaller picture")
+    parts = OpenParts(
+        Folder(folder), PARTS, opened.options(limit_bytes), relief={"b": "draw a smaller picture"}
+    )
     n_rows = limit_bytes // (WIDTH * 4) + 1
     with pytest.raises(MemoryLimitError) as caught:
         parts.session("b").run(feeds(n_rows))

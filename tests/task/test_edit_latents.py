@@ -50,7 +50,8 @@ def test_given_latents_are_checked() -> None:
         (right.tolist(), "latents are a list, not a numpy array"),
         (right[:, :1], f"latents are float64[1, 1, 64], {wanted}"),
         (right.astype(np.int64), f"latents are int64[1, 2, 64], {wanted}"),
-        (right * np.nan, "latents hold 128 numbers that are not finite"),
+        (right * np.nan, "latents hold 128 numbers that are not finite in float32"),
+        (right + 1e200, "latents hold 128 numbers that are not finite in float32"),
     ):
         with pytest.raises(InputError) as caught:
             given_latents(wrong, (32, 16), SETTINGS)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from anyport.errors import InputError
 from anyport.task.edit_plan import Editing, EditPlan, plan_edit
 from anyport.task.edit_prompt import InstructionReader
 from anyport.task.edit_settings import editor_settings
@@ -73,3 +74,42 @@ def test_the_model_sees_rgb(mode: str) -> None:
 def test_a_picture_of_few_pixels_is_named() -> None:
     plan = planned([photo("tiny"), np.zeros((31, 40), np.uint8)])
     assert plan.notes == ("picture 2 is 40 x 31 pixels: the model sees it much enlarged",)
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ({"steps": "7"}, "steps is '7', it must be a whole number"),
+        ({"steps": 3.7}, "steps is 3.7, it must be a whole number"),
+        ({"seed": 1.5}, "seed is 1.5, it must be a whole number"),
+        ({"guidance": "4"}, "guidance is '4', it must be a number"),
+        ({"size": (112,)}, "size is (112,), it must be (width, height)"),
+        ({"size": (112.5, 80)}, "size is 112.5, it must be whole numbers"),
+        ({"size": "64x48"}, "size is '64x48', it must be (width, height)"),
+        ({"box": (0, 0, 5.5, 9)}, "box is 5.5, it must be whole numbers"),
+        ({"vae_tile": "big"}, "vae_tile is 'big', it must be a whole number"),
+    ],
+)
+def test_what_has_another_type_is_refused(words: dict[str, Any], what: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Editing(**words)
+    assert caught.value.what == what
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    how = Editing(steps=np.int64(2), guidance=np.float32(1.5), size=(np.int32(64), 48))  # type: ignore[arg-type]
+    assert planned([photo()], how).n_steps == 2
+
+
+@pytest.mark.parametrize("instruction", ["", " \n\t"])
+def test_an_instruction_without_words_is_noted(instruction: str) -> None:
+    graphs = qwen_edit.graphs()
+    settings = editor_settings(graphs.settings, PARTS)
+    reader = InstructionReader(graphs, settings.text)
+    plan = plan_edit([photo()], instruction, Editing(), settings, reader)
+    assert "the instruction has no words: the model alone decides what to change" in plan.notes
+
+
+def test_an_answer_beyond_64_megapixels_is_refused() -> None:
+    with pytest.raises(InputError, match="the size 8001 x 8000 is more than 64 million pixels"):
+        planned([photo()], Editing(size=(8001, 8000)))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from anyport.errors import InputError, UsageError
 from anyport.task.edit_region import box_from, free_tokens, pasted, region_of_box, region_of_mask
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 random = np.random.default_rng(0)
 
@@ -38,6 +43,18 @@ def test_a_mask_is_white_where_something_may_change() -> None:
     assert region_of_mask(grey, (4, 1)).tolist() == [[False, False, True, True]]
     colours = Image.fromarray(np.stack([grey] * 3, axis=-1))
     assert region_of_mask(colours, (4, 1)).tolist() == [[False, False, True, True]]
+
+
+def test_a_mask_drawn_in_transparency_is_refused(tmp_path: Path) -> None:
+    mask = np.zeros((4, 4, 4), np.uint8)
+    mask[1:3, 1:3, 3] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    for given in (tmp_path / "mask.png", (tmp_path / "mask.png").read_bytes(), Image.fromarray(mask)):
+        with pytest.raises(InputError, match="has transparency, which says nothing of what may change"):
+            region_of_mask(given, (4, 4))
+    mask[..., 3], mask[0, 0, :3] = 255, 255
+    Image.fromarray(mask).save(tmp_path / "opaque.png")
+    assert region_of_mask(tmp_path / "opaque.png", (4, 4)).sum() == 1
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (5, 7), (100, 33), (1, 1)])

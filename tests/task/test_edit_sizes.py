@@ -81,7 +81,7 @@ def test_the_size_of_an_answer(
     ("asked", "message"),
     [
         ((15, 900), "the size 15 x 900 is too small: the model makes 16 pixels or more"),
-        ((9_000_000, 20), "the size 9000000 x 20 is too long and thin for the model"),
+        ((3_000_000, 20), "the size 3000000 x 20 is too long and thin for the model"),
     ],
 )
 def test_a_size_that_cannot_be_made_is_refused(asked: tuple[int, int], message: str) -> None:

@@ -127,15 +127,20 @@ def race_attention(site: AttentionSite) -> float:
     case = bench_case(Signature(specs, (), {}), {})
     with tempfile.TemporaryDirectory(prefix="anyport-attention-") as folder:
         plain, fused = Path(folder, "plain.onnx"), Path(folder, "fused.onnx")
-        write_model(_plain_attention(site, widths), plain)
+        write_model(plain_attention(site, widths), plain)
         fuse_attention(plain, [site], fused)
         runners = [Contestant(path.stem, path, 1, "all") for path in (plain, fused)]
         found = race(runners, case, specs, _RACE)[runners[1]]
     return found.median if isinstance(found, PairedRatio) else 0.0
 
 
-def _plain_attention(site: AttentionSite, widths: Mapping[str, int]) -> ir.Model:
-    """Write attention as PyTorch's exporter does, heads split off and put together again."""
+def plain_attention(site: AttentionSite, widths: Mapping[str, int]) -> ir.Model:
+    """Write attention as PyTorch's exporter does, heads split off and put together again.
+
+    Args:
+        site: Its shape, and the name of the weights, by which `fuse_attention` finds them.
+        widths: Of the inputs ``query``, ``keys`` and ``values``, float32[batch, tokens, width].
+    """
     tape = ir.tape.Tape()
     kind = ir.TensorType(ir.DataType.FLOAT)
     inputs = [

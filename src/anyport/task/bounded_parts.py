@@ -37,7 +37,13 @@ class BoundedParts:
     """
 
     def __init__(
-        self, graphs: Graphs, wanted: Iterable[str], options: TaskOptions, *, at_once: bool, relief: str
+        self,
+        graphs: Graphs,
+        wanted: Iterable[str],
+        options: TaskOptions,
+        *,
+        at_once: bool,
+        relief: Mapping[str, str],
     ) -> None:
         if options.max_memory_bytes is None or not isinstance(graphs, BundleGraphs | FileGraphs):
             raise UsageError("the parts are open already: a memory limit is given where they are opened")
@@ -108,7 +114,8 @@ class BoundedParts:
         self._shut()
         if plan is None:
             what = f"the part '{name}': {err.what}"
-            raise MemoryLimitError(what, where=err.where, do=f"raise the limit, or {self._relief}") from err
+            relief = self._relief.get(name, "give fewer or smaller inputs at a time")
+            raise MemoryLimitError(what, where=err.where, do=f"raise the limit, or {relief}") from err
         self.plan = plan
         self._options.memory_told(plan)
 

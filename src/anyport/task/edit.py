@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from anyport.tensors import Signature
 
 _DO: Final = "anyport run BUNDLE PICTURE… --instruction WORDS -o out.png"
-_RELIEF: Final = "make a smaller picture (--size), or pass it through the VAE in smaller tiles (--vae-tile)"
+_FEWER: Final = "give fewer pictures"
+_RELIEF: Final = {  # where a part needs too much memory
+    "text_encoder": _FEWER,
+    "transformer": "make a smaller picture (--size), or give fewer pictures",
+    "vae_decoder": "make a smaller picture (--size), or make it in tiles (--vae-tile 256)",
+    "vae_encoder": "read pictures in tiles (--vae-tile 256)",
+    "vision_encoder": _FEWER,
+}
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,7 +60,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         | None
     ) = None
     guidance: (
-        Annotated[float, msgspec.Meta(ge=0, description="Guidance scale; up to 1: none, and twice as fast.")]
+        Annotated[float, msgspec.Meta(description="Guidance scale to 100; up to 1: none, twice as fast.")]
         | None
     ) = None
     steps: Annotated[int, msgspec.Meta(ge=1, le=1000, description="Denoising steps.")] | None = None
@@ -79,7 +86,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     step_cache: (
         Annotated[
             float,
-            msgspec.Meta(ge=0, description="Reuse steps that change less than this, such as 0.1; off."),
+            msgspec.Meta(description="Reuse steps that change less than this, such as 0.1; off."),
         ]
         | None
     ) = None
@@ -268,7 +275,7 @@ class ImageEditor:
         references = networks.reference_latents(plan)
         states = networks.prompt_states(plan)
         prompts = [(one, networks.tables(plan, one.shape[1])) for one in states]
-        keep = self._kept(plan)
+        keep = self._kept(plan, references)
         latents = plan.noise
         levels = sigmas(plan.n_steps, latents.shape[1], schedule)
         for step, (now, after) in enumerate(pairwise(levels)):
@@ -293,12 +300,15 @@ class ImageEditor:
         found = [self.networks.velocity(hidden, now, *prompt)[:, :n] for prompt in prompts]
         return found[0] if len(found) == 1 else guided(found[0], found[1], plan.guidance)
 
-    def _kept(self, plan: EditPlan) -> Callable[[np.ndarray, np.float32], np.ndarray]:
+    def _kept(self, plan: EditPlan, references: np.ndarray) -> Callable[[np.ndarray, np.float32], np.ndarray]:
         """Return what lays the first picture's latents, as noisy as the answer's, around the region."""
         if plan.region is None:
             return lambda latents, _: latents
         first, size = plan.pictures[0], plan.output.computed
-        clean = self.networks.picture_latents(first, size, plan.vae_tile)
+        if first.sizes.vae == size:  # it was encoded so already
+            clean = references[:, : plan.noise.shape[1]]
+        else:
+            clean = self.networks.picture_latents(first, size, plan.vae_tile)
         free = free_tokens(plan.region, token_grid(size, self.settings.latents))
         return lambda latents, sigma: np.where(free, latents, noised(clean, plan.noise, sigma))
 

@@ -73,7 +73,9 @@ def given_latents(latents: np.ndarray, size: Size, settings: LatentSettings) -> 
             f"an answer of {size[0]} x {size[1]} begins with float32{list(wanted)}",
             do="give packed latents, as diffusers takes them, or another size",
         )
-    n_bad = int(latents.size - np.isfinite(latents).sum())
+    with np.errstate(over="ignore"):
+        found = np.ascontiguousarray(latents, np.float32)
+    n_bad = int(found.size - np.isfinite(found).sum())
     if n_bad:
-        raise InputError(f"latents hold {n_bad} numbers that are not finite")
-    return np.ascontiguousarray(latents, np.float32)
+        raise InputError(f"latents hold {n_bad} numbers that are not finite in float32")
+    return found

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 MAX_REMEMBERED_BYTES: Final = 256 << 20  # some sixty prompts about two pictures, 3584 numbers wide
 
+_SMALLER: Final = "give fewer or smaller ones, or build the model again with a wider dim"
+_TILES: Final = "pass it through the VAE in tiles: --vae-tile 512, Editing(vae_tile=512)"
+
 Tables = dict[str, np.ndarray]
 
 
@@ -52,13 +55,13 @@ class EditNetworks:
         for one in plan.pictures:
             encoding = Tiles.encoding(plan.vae_tile, settings.latents) if plan.vae_tile else None
             for width, height in _shapes(one.sizes.vae, encoding):
-                self._check_shape("vae_encoder", "image", (1, 3, height, width), one.name)
+                self._check_shape("vae_encoder", "image", (1, 3, height, width), one.name, do=_TILES)
             n_latent += int(np.prod(token_grid(one.sizes.vae, settings.latents)))
         wide, high = (side // settings.latents.vae_scale for side in plan.output.computed)
         decoding = Tiles.decoding(plan.vae_tile, settings.latents) if plan.vae_tile else None
         for width, height in _shapes((wide, high), decoding):
             latent = (1, settings.latents.channels, height, width)
-            self._check_shape("vae_decoder", "latent", latent, "the answer's size")
+            self._check_shape("vae_decoder", "latent", latent, "the answer's size", do=_TILES)
         grids = [grid_of(one.sizes, settings.picture) for one in plan.pictures]
         for prompt in plan.prompts:
             n_tokens = len(self._reader.tokens(prompt, self._n_merged(grids)))
@@ -179,7 +182,9 @@ class EditNetworks:
             raise SessionError(f"the '{output}' that the part '{part}' gives for {what} is not finite")
         return found
 
-    def _check_shape(self, part: str, name: str, shape: Sequence[int], what: str) -> None:
+    def _check_shape(
+        self, part: str, name: str, shape: Sequence[int], what: str, *, do: str = _SMALLER
+    ) -> None:
         signature = self._parts.signature(part)
         spec = next(spec for spec in signature.inputs if spec.name == name)
         for axis, size in zip(spec.axes, shape, strict=True):
@@ -187,7 +192,7 @@ class EditNetworks:
             if sizes is not None and not sizes.holds(size):
                 raise InputError(
                     f"{what}: the part '{part}' would see {axis} = {size}, it takes {sizes}",
-                    do="give fewer or smaller ones, or build the model again with a wider dim",
+                    do=do,
                 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from anyport.task.edit_sizes import PictureSizes, Size
     from anyport.task.pictures import Picture
 
+MAX_GUIDANCE: Final = 100  # some 1e19 times more overflow float32
 SMALL: Final = 32  # pixels: the VAE makes 4 numbers in a row of them
 
 
@@ -65,6 +67,26 @@ class Editing:
     max_length: int | None = None
     step_cache: float | None = None
     vae_tile: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what has another type: files and command lines are checked, Python's callers are not."""
+        for name in ("steps", "seed", "max_length", "vae_tile"):
+            _check_numbers(name, getattr(self, name), Integral, "a whole number")
+        for name in ("guidance", "step_cache"):
+            _check_numbers(name, getattr(self, name), Real, "a number")
+        for name, words in (("size", ("width", "height")), ("box", ("left", "top", "right", "bottom"))):
+            found = getattr(self, name)
+            if found is None:
+                continue
+            if not isinstance(found, tuple | list) or len(found) != len(words):
+                raise InputError(f"{name} is {found!r}, it must be ({', '.join(words)})")
+            for one in found:
+                _check_numbers(name, one, Integral, "whole numbers")
+
+
+def _check_numbers(name: str, value: object, kind: type, wanted: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise InputError(f"{name} is {value!r}, it must be {wanted}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,8 +185,10 @@ def _vae_tile(how: Editing, settings: EditorSettings) -> int:
 
 def _guidance(how: Editing, settings: EditorSettings) -> float:
     scale = settings.sampling.guidance if how.guidance is None else how.guidance
-    if not math.isfinite(scale) or scale < 0:
-        raise InputError(f"guidance is {scale}, it must be 0 or more", do="1 and below: no guidance")
+    if not 0 <= scale <= MAX_GUIDANCE:
+        raise InputError(
+            f"guidance is {scale}, it must be from 0 to {MAX_GUIDANCE}", do="1 and below: no guidance"
+        )
     return scale
 
 
@@ -180,7 +204,7 @@ def _prompts(
         words["the negative prompt"] = negative
     read = {name: reader.read(text, name, most) for name, text in words.items()}
     notes = [note for name, one in read.items() if (note := one.note(name)) is not None]
-    if not read["the instruction"].tokens:
+    if not instruction.strip():
         notes.append("the instruction has no words: the model alone decides what to change")
     if how.negative is not None and scale <= 1:
         notes.append(f"guidance is {scale:g}: the negative prompt does not count")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image
 
 from anyport.errors import InputError, UsageError
-from anyport.task.pictures import read_picture
+from anyport.task.pictures import has_transparency, read_picture
 
 if TYPE_CHECKING:
     from anyport.task.edit_sizes import Size
@@ -68,10 +69,15 @@ def region_of_mask(mask: Picture, size: Size) -> np.ndarray:
         size: Width and height of the picture.
 
     Raises:
-        InputError: It cannot be read, has another size, or is black everywhere.
+        InputError: It cannot be read, has another size or transparent places, or is black everywhere.
     """
-    name = "the mask" if not isinstance(mask, str) else mask
+    name = str(mask) if isinstance(mask, str | Path) else "the mask"
     read = read_picture(mask, name).convert("L")
+    if has_transparency(mask):
+        raise InputError(
+            f"{name} has transparency, which says nothing of what may change",
+            do="save it without an alpha channel: white may change, black stays",
+        )
     if read.size != size:
         raise InputError(
             f"{name} is {read.width} x {read.height} pixels, the picture is {size[0]} x {size[1]}",

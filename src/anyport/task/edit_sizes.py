@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from anyport.errors import InputError
+from anyport.task.pictures import MAX_PIXELS
 
 if TYPE_CHECKING:
     from anyport.task.edit_settings import EditorSettings, EditPictureSettings
@@ -114,12 +115,17 @@ def output_size(asked: Size | None, picture: Size, settings: EditorSettings) -> 
         settings: Checked.
 
     Raises:
-        InputError: It is smaller than one token, or too long and thin.
+        InputError: It is smaller than one token, too large, or too long and thin.
     """
     step, limits = settings.latents.pixels_per_token, settings.picture
     if asked is None:
         chosen = size_of_area(picture, limits.output_area, limits.side_multiple)
         return OutputSize(chosen, chosen)
+    if asked[0] * asked[1] > MAX_PIXELS:
+        raise InputError(
+            f"the size {asked[0]} x {asked[1]} is more than {MAX_PIXELS // 10**6} million pixels",
+            do=f"the model makes up to {limits.max_output_area} pixels; what is larger is that, resized",
+        )
     if min(asked) < step:
         raise InputError(
             f"the size {asked[0]} x {asked[1]} is too small: the model makes {step} pixels or more"

@@ -106,9 +106,6 @@ def _check_tensors(what: str, wanted: Mapping[str, int], specs: Iterable[TensorS
             )
 
 
-_RELIEF: Final = "give fewer or smaller inputs at a time"
-
-
 class OpenParts:
     """The parts that a task needs, closed together.
 
@@ -122,7 +119,7 @@ class OpenParts:
         options: TaskOptions,
         *,
         at_once: bool = True,
-        relief: str = _RELIEF,
+        relief: Mapping[str, str] | None = None,
     ) -> None:
         """Open them.
 
@@ -131,14 +128,14 @@ class OpenParts:
             wanted: The names of parts.
             options: How.
             at_once: Whether the task needs all of them; where it does not, a part opens when it is asked for.
-            relief: What a user can do where one needs too much memory.
+            relief: Part -> what a user can do where it needs too much memory.
         """
         self.graphs = graphs
         self._options = options
         self._names = tuple(wanted)
         self._sessions: dict[str, Session] = {}
         if options.max_memory_bytes is not None:
-            bounded = BoundedParts(graphs, self._names, options, at_once=at_once, relief=relief)
+            bounded = BoundedParts(graphs, self._names, options, at_once=at_once, relief=relief or {})
             self._sessions = {name: bounded.part(name) for name in self._names}
             return
         try:

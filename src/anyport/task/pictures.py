@@ -101,6 +101,23 @@ def read_picture(source: Picture, name: str | None = None, max_pixels: int = MAX
     )
 
 
+def has_transparency(source: Picture) -> bool:
+    """Say whether a picture that `read_picture` reads has a place that is not opaque."""
+    if isinstance(source, np.ndarray):
+        return False
+    if isinstance(source, Image.Image):
+        return _is_transparent(source)
+    file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
+    with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+        return _is_transparent(image)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if not image.has_transparency_data:
+        return False
+    return int(np.asarray(image.convert("RGBA"))[..., 3].min()) < 255  # noqa: PLR2004  (opaque)
+
+
 def _picture_from_path(path: Path, name: str, max_pixels: int) -> Image.Image:
     try:
         mode = path.stat().st_mode
