@@ -145,7 +145,7 @@ REFUSED = {
     ),
     "NaN latents": (
         ("plain.png", "--instruction", "x", "--latents", "nan.npy"),
-        "InputError: latents hold 768 numbers that are not finite",
+        "InputError: latents hold 768 numbers that are not finite in float32",
     ),
     "few latents": (
         ("plain.png", "--instruction", "x", "--latents", "short.npy"),

@@ -47,11 +47,11 @@ from anyport.verify import Status, Verdict
 from anyport.verify.whole_task import proof_of_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from anyport.build.plan import BuildPlan
-    from anyport.build.task_proving import ProvenTask
+    from anyport.build.task_proving import ProvenTask, TaskAnswers
     from anyport.compress.compression import Compression
     from anyport.graph.simplification import Simplification
     from anyport.recipe import Model, Part
@@ -138,11 +138,9 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
             proven.append(export_and_prove(model, part, plan, progress, folder))
         verdicts = [p.verdict for p in proven]
         fused = fuse_parts(proven, plan, progress) if _fuses(model, plan) else None
-        whole: list[ProvenTask] = []
+        whole = _proven_task(model, asked, [proven, *([fused] if fused else [])], plan, progress)
+        verdicts += [one.verdict for one in whole]
         if asked is not None:
-            forms = [proven, *([fused] if fused else [])]
-            whole = [prove_task(model, asked, form, plan, progress) for form in forms]
-            verdicts += [one.verdict for one in whole]
             write_task_proof(staging.folder, *proof_of_task(asked.task, asked.recorded))
         variants = _compressed(model, proven, plan, progress)
         manifest, digest = _seal(staging.folder, model, (proven, verdicts, variants, fused), plan)
@@ -165,6 +163,19 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     )
     _write_report(result, time.monotonic() - started_s)
     return result
+
+
+def _proven_task(
+    model: Model,
+    asked: TaskAnswers | None,
+    forms: Sequence[Sequence[ProvenPart]],
+    plan: BuildPlan,
+    progress: Callable[[str, str], None],
+) -> list[ProvenTask]:
+    """Hold the whole task against the original program's answers, in every exact variant."""
+    if asked is None:
+        return []
+    return [prove_task(model, asked, form, plan, progress) for form in forms]
 
 
 def check_words(plan: BuildPlan) -> None:

@@ -2,9 +2,9 @@
 
 ``com.microsoft.MultiHeadAttention`` without mask or bias works through the scores in blocks (FlashAttention,
 Dao et al. 2022). With 24 heads of 128 and 4160 tokens it takes 2.3 s of CPU time and 0.2 GB where the three
-operators of ONNX take 3.8 s and 1.8 GB (bench/attention.py; AVX-512, one thread); with a mask ONNX Runtime does not do so, so
-that such attention is left as it is. No other runtime has the operator: the graph stands beside the
-plain one.
+operators of ONNX take 3.8 s and 1.8 GB (bench/attention.py; AVX-512, one thread). With a mask ONNX Runtime
+does not do so: such attention is left as it is. No other runtime has the operator, so that the graph stands
+beside the plain one.
 """
 
 from __future__ import annotations
