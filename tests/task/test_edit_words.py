@@ -269,8 +269,8 @@ def test_long_work_tells_what_it_has_done(tmp_path: Path) -> None:
 def test_a_size_that_the_format_cannot_hold_is_refused_first(task: ImageEditor, tmp_path: Path) -> None:
     flower().save(tmp_path / "in.png")
     n_runs = sum(one.n_runs for one in sessions(task).values())
-    words = WORDS | {"output": str(tmp_path / "out.webp"), "size": "16400x400"}
-    with pytest.raises(UsageError, match="a WEBP has at most 16383 pixels in a row, this is 16400 x 400"):
+    words = WORDS | {"output": str(tmp_path / "out.webp"), "size": "16400x3900"}
+    with pytest.raises(UsageError, match="a WEBP has at most 16383 pixels in a row, this is 16400 x 3900"):
         task.answer([str(tmp_path / "in.png")], words)
     assert sum(one.n_runs for one in sessions(task).values()) == n_runs
     assert [one.name for one in tmp_path.iterdir()] == ["in.png"]

@@ -136,10 +136,9 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
             folder = staging.folder / "parts" / part.name / VARIANT
             folder.mkdir(parents=True)
             proven.append(export_and_prove(model, part, plan, progress, folder))
-        verdicts = [p.verdict for p in proven]
         fused = fuse_parts(proven, plan, progress) if _fuses(model, plan) else None
         whole = _proven_task(model, asked, [proven, *([fused] if fused else [])], plan, progress)
-        verdicts += [one.verdict for one in whole]
+        verdicts = [*(p.verdict for p in proven), *(one.verdict for one in whole)]
         if asked is not None:
             write_task_proof(staging.folder, *proof_of_task(asked.task, asked.recorded))
         variants = _compressed(model, proven, plan, progress)
