@@ -15,7 +15,8 @@ from anyport.bundle.task_proof import MAX_TASK_BYTES, read_task_proof
 from anyport.errors import MemoryLimitError
 from anyport.recipe import qwen_edit as recipe
 from anyport.runtime import open_session
-from anyport.task import TaskOptions, memory_policy
+from anyport.task import TaskOptions, edit_networks, edit_plan, edit_windows, memory_policy
+from anyport.task.edit_prompt import InstructionReader
 from anyport.task.graphs import BundleGraphs
 from anyport.task.opening import task_of
 from anyport.verify import Status, verify_bundle
@@ -26,10 +27,12 @@ from tests.task import qwen_edit, test_edit
 from tests.task.qwen_edit import Case
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from anyport.task.edit import EditedPicture, ImageEditor
     from anyport.task.memory_policy import MemoryPlan
+    from anyport.verify import Verdict
     from tests.build.edit_bundle import Built
 
 GUIDED = test_edit.GUIDED
@@ -187,11 +190,55 @@ def test_the_bundle_proves_the_whole_task(built: Built) -> None:
 def test_the_carried_proof_sees_a_mistake(built: Built, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its small cases alone do: all but the one at the model's own areas."""
     test_edit.MISTAKES[name](monkeypatch)
+    verdict = _small_cases(built)
+    assert verdict.leg("values").status is Status.FAIL, verdict.table()
+
+
+def _another_character(patch: pytest.MonkeyPatch) -> None:
+    read = InstructionReader.read
+    patch.setattr(InstructionReader, "read", lambda self, text, *more: read(self, f"{text}.", *more))
+
+
+def _pictures_swapped(patch: pytest.MonkeyPatch) -> None:
+    seen = edit_plan._seen
+    patch.setattr(edit_plan, "_seen", lambda pictures, settings: seen(pictures, settings)[::-1])
+
+
+def _other_windows(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(edit_networks, "window_feeds", _shifted_windows)
+
+
+def _shifted_windows(grids: Sequence[tuple[int, int]], merge: int, side: int) -> dict[str, np.ndarray]:
+    """Shift all windows by one block of patches: others share a window then."""
+    feeds = edit_windows.window_feeds(grids, merge, side)
+    mask, patches = feeds["window_mask"], feeds["window_patches"]
+    flat = patches[mask]
+    patches = patches.copy()
+    patches[mask] = np.roll(flat, merge * merge)
+    slots = np.empty_like(feeds["patch_slots"])
+    slots[patches[mask]] = np.flatnonzero(mask.reshape(-1))
+    return feeds | {"window_patches": patches, "patch_slots": slots}
+
+
+@pytest.mark.parametrize("plant", [_another_character, _pictures_swapped, _other_windows])
+def test_the_carried_proof_sees_other_words_orders_and_windows(
+    built: Built, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    assert _small_cases(built).leg("values").status is Status.FAIL
+
+
+def test_the_carried_proof_sees_other_positions(built: Built) -> None:
+    assert _small_cases(built, positions="multimodal").leg("values").status is Status.FAIL
+
+
+def _small_cases(built: Built, **text: str) -> Verdict:
+    """Judge the requests that the bundle carries, but for the one at the model's own areas."""
     with open_bundle(built.result.path) as bundle:
         graphs = BundleGraphs(bundle)
+        graphs.settings = dict(graphs.settings) | {"text": graphs.settings["text"] | text}
         recorded = recorded_answers(*read_task_proof(bundle))[:-1]
-        verdict = judge_task(recorded, graphs, "fp32", "anyport verify edit.port")
-    assert verdict.leg("values").status is Status.FAIL, verdict.table()
+        return judge_task(recorded, graphs, "fp32", "anyport verify edit.port")
 
 
 def test_another_graph_fails_the_whole_task(built: Built) -> None:
