@@ -26,7 +26,7 @@ def test_a_failing_line_is_exit_code_1_and_json(shell: Shell, tmp_path: Path) ->
     assert done.code == 1
     record = done.record
     assert record["failed"] is True
-    assert len(record["lines"]) == 14
+    assert len(record["lines"]) == 15
 
 
 def test_limits_are_those_of_the_service(shell: Shell, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def stored_tensor(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
 def widened(array: np.ndarray) -> np.ndarray:
     """Return the float32 numbers of an array of float16, or of the bits of bfloat16 as uint16.
 
-    >>> widened(np.array([16256, 49024], np.uint16)).tolist()
+    >>> widened(np.array([16256, 49088], np.uint16)).tolist()
     [1.0, -1.5]
     """
     if array.dtype == np.float16:
