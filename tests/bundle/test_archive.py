@@ -7,6 +7,7 @@ import pytest
 from anyport.bundle import open_bundle, pack, unpack
 from anyport.errors import BundleError, UsageError
 from tests.bundle.examples import PLACE, files_of, make_bundle
+from tests.runtime.externalgraphs import external_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,3 +73,12 @@ def test_what_is_no_zip(tmp_path: Path) -> None:
         unpack(tmp_path / "absent", tmp_path / "out.port")
     with open_bundle(make_bundle(tmp_path / "m.port")) as bundle:
         bundle.check()
+
+
+def test_a_bundle_that_refers_to_a_checkpoint_is_not_packed(tmp_path: Path) -> None:
+    bundle = external_bundle(tmp_path)
+    with pytest.raises(UsageError) as raised:
+        pack(bundle, tmp_path / "m.zip")
+    assert raised.value.what == "the bundle refers to a checkpoint that is not in it: 1 files, 448 bytes"
+    assert "--weights copy" in str(raised.value.do)
+    assert not (tmp_path / "m.zip").exists()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -14,6 +14,7 @@ from tests.bundle.examples import PLACE, make_manifest
 if TYPE_CHECKING:
     from anyport.bundle import Manifest
 
+SHARD = {"file": "model.safetensors", "size_bytes": 4, "sampled": "0" * 64, "sha256": "0" * 64}
 PATHS = (
     "MODEL_CARD.md",
     *(f"{PLACE}/{name}" for name in ("model.onnx", "modules.json", "weights.safetensors")),
@@ -289,3 +290,27 @@ def test_a_manifest_under_another_seal_is_refused() -> None:
 def test_what_is_no_semantic_version_is_refused(text: str) -> None:
     assert not is_version(text)
     assert is_version("1.0.0-rc.1+cpu.01")
+
+
+def test_graphs_with_weights_of_their_own_say_nothing_of_a_checkpoint() -> None:
+    files = [FileEntry(path, 1, "0" * 64) for path in PATHS]
+    content = encode_manifest(msgspec.structs.replace(make_manifest(), files=files))
+    assert b"external" not in content
+    assert b"shards" not in content
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"external": True}, {"shards": [SHARD]}, {"external": True, "shards": [SHARD]}]
+)
+def test_weights_are_inside_or_their_files_are_named(wrong: dict[str, Any]) -> None:
+    files = [FileEntry(path, 1, "0" * 64) for path in PATHS]
+    tree = json.loads(encode_manifest(msgspec.structs.replace(make_manifest(), files=files)))
+    graph = tree["variants"]["fp32"]["graphs"]["network"]
+    graph |= wrong
+    with pytest.raises(BundleError, match="must have weights inside the bundle, or be external and name"):
+        decode_manifest(json.dumps(tree).encode())
+    graph |= {"external": True, "shards": [SHARD], "weights": None}
+    decode_manifest(json.dumps(tree).encode())
+    graph["shards"][0] = SHARD | {"file": "../x.safetensors"}
+    with pytest.raises(BundleError):
+        decode_manifest(json.dumps(tree).encode())

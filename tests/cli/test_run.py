@@ -15,6 +15,7 @@ from anyport.errors import SessionError
 from anyport.task import opening
 from anyport.task.caption import Captioner
 from tests.runtime import networks
+from tests.runtime.externalgraphs import X, external_bundle
 from tests.task import blip
 
 if TYPE_CHECKING:
@@ -291,3 +292,15 @@ def test_wrong_pictures_and_words_are_named(
     found = shell("run", *words)
     assert (found.code, found.out) == (2, "")
     assert found.err.startswith(message)
+
+
+def test_the_weights_of_a_bundle_that_refers_to_them_are_named_once(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    bundle, feeds = external_bundle(tmp_path), tmp_path / "x.npy"
+    np.save(feeds, X)
+    words = ("run", bundle, f"x={feeds}", "--json")
+    assert "the weights are not in the bundle" in shell(*words).out
+    assert shell(*words, "--weights", tmp_path / "checkpoint").code == 0
+    assert shell(*words).code == 0  # this machine remembers

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anyport.graph.capture import capture
-from anyport.graph.expectations import expected_weights
+from anyport.graph.expectations import expected_weights, unused_weights
 from anyport.graph.initializers import read_initializers
 from anyport.recipe import Part
 from anyport.tensors import Signature, tensor
@@ -134,3 +134,23 @@ def test_two_swapped_weights_are_found() -> None:
     account = account_weights(expected, found)
     assert account.status is Status.FAIL
     assert one in account.failures[0]
+
+
+class _Idle(torch.nn.Module):
+    """One layer's answer is thrown away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.idle(x)
+        answer: torch.Tensor = self.used(x)
+        return answer
+
+
+def test_weights_that_no_output_depends_on_are_unused() -> None:
+    torch.manual_seed(0)
+    signature = Signature((tensor("x", "float32[3, 3]"),), (tensor("y", "float32[3, 3]"),), {})
+    program = capture(Part("idle", _Idle().eval(), signature)).program
+    assert unused_weights(program) == {"idle.weight", "idle.bias"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
 from anyport.recipe.qwen_edit_parts import Networks, edit_parts, transformer
 from anyport.task.edit_settings import FORMS, PARTS
@@ -49,3 +50,12 @@ def test_a_denoiser_with_zero_cond_t_takes_a_mask() -> None:
         "bool[latent_tokens]"
     ]
     assert any("zero_cond_t" in cure for cure in part.cures)
+
+
+def test_the_large_parts_say_where_their_blocks_are(networks: Networks) -> None:
+    found = {part.name: part for part in edit_parts(networks)}
+    assert {name for name, part in found.items() if part.blocks} == {"text_encoder", "transformer"}
+    for name in ("text_encoder", "transformer"):
+        blocks = found[name].module.get_submodule(str(found[name].blocks))
+        assert isinstance(blocks, nn.ModuleList)
+        assert len(blocks) == 2

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 import anyport
 from anyport.bundle import PartEntry
-from anyport.errors import BundleError, UsageError
+from anyport.errors import BundleError, SessionError, UsageError
 from anyport.task import TASKS, check_settings, task_module
 from anyport.task.classify import Classifier
 from anyport.task.tensors import TensorTask
 from tests.house import tree
 from tests.runtime import networks
+from tests.runtime.externalgraphs import X, external_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,3 +67,16 @@ for name in {modules!r}:
 print(sorted({{"onnx", "onnxruntime", "tokenizers", "torch", "transformers"}} & set(sys.modules)))
 """
     assert tree.run_python(code) == "[]"
+
+
+def test_the_folder_of_a_checkpoint_is_named_beside_the_options(tmp_path: Path) -> None:
+    bundle = external_bundle(tmp_path)
+    feeds = tmp_path / "x.npy"
+    np.save(feeds, X)
+    with anyport.open_task(bundle, weights=tmp_path / "checkpoint") as task:
+        assert task.answer([f"x={feeds}"], {}).lines
+    with (
+        anyport.open_task(bundle) as task,
+        pytest.raises(SessionError, match="weights are not in the bundle"),
+    ):
+        task.answer([f"x={feeds}"], {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anyport.bundle.disk import disk_errors, read_capped
+from anyport.bundle.disk import disk_errors, read_capped, size_text
 from anyport.bundle.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -12,9 +12,10 @@ from anyport.bundle.manifest import (
     SEAL_NAME,
     decode_sealed,
 )
-from anyport.bundle.reading import open_bundle
+from anyport.bundle.reading import Bundle, open_bundle
 from anyport.bundle.writing import Staging, staged_file, sync_tree
 from anyport.bundle.zipform import extract_zip, write_zip
+from anyport.errors import UsageError
 
 
 def pack(path: str | Path, output: str | Path, *, force: bool = False) -> Path:
@@ -27,9 +28,10 @@ def pack(path: str | Path, output: str | Path, *, force: bool = False) -> Path:
 
     Raises:
         BundleError: The bundle is not whole, or the disk is full.
-        UsageError: The output exists.
+        UsageError: The output exists, or the bundle refers to weights that are not in it.
     """
     with open_bundle(path) as bundle, staged_file(Path(output), force=force) as new:
+        _check_weights_inside(bundle)
         small = {
             MANIFEST_NAME: read_capped(bundle.folder / MANIFEST_NAME, MAX_MANIFEST_BYTES),
             SEAL_NAME: read_capped(bundle.folder / SEAL_NAME, MAX_SEAL_BYTES),
@@ -38,6 +40,22 @@ def pack(path: str | Path, output: str | Path, *, force: bool = False) -> Path:
         with disk_errors("write", Path(output), bundle.size_bytes), new.open("xb") as archive:
             write_zip(archive, bundle.folder, manifest, small)
     return Path(output)
+
+
+def _check_weights_inside(bundle: Bundle) -> None:
+    shards = {
+        shard.file: shard.size_bytes
+        for variant in bundle.manifest.variants.values()
+        for graph in variant.graphs.values()
+        for shard in graph.shards
+    }
+    if shards:
+        raise UsageError(
+            f"the bundle refers to a checkpoint that is not in it: {len(shards)} files, "
+            f"{size_text(sum(shards.values()))}",
+            where=str(bundle.path),
+            do="build it again with --weights copy, and pack that; or keep the folder and the checkpoint",
+        )
 
 
 def unpack(path: str | Path, output: str | Path, *, force: bool = False) -> Path:

@@ -11,6 +11,7 @@ import msgspec
 
 from anyport.bundle.disk import size_text
 from anyport.bundle.paths import check_names, check_paths, shown
+from anyport.bundle.shards import ShardEntry
 from anyport.bundle.strictjson import convert_tree, parse_json
 from anyport.errors import BundleError, UsageError, did_you_mean
 from anyport.tensors import Dim, TensorSpec, dim, tensor
@@ -57,6 +58,8 @@ class GraphEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         optimization: What a runtime may rewrite while it opens the graph.
         runtime: The only runtime that has its operators; ``None``: they are ONNX's own.
         stored: Type -> bytes of the weights, such as ``bfloat16``; bundles of old do not say.
+        external: The weights are not in the bundle: a session needs the folder of the checkpoint.
+        shards: Its files, if they are external.
     """
 
     file: str
@@ -69,6 +72,8 @@ class GraphEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     optimization: str = "all"
     runtime: str | None = None
     stored: dict[str, _Count] = {}
+    external: bool = False
+    shards: list[ShardEntry] = []
 
 
 def stored_text(stored: Mapping[str, int]) -> str:
@@ -222,6 +227,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
         for variant in tree["variants"].values():
             for graph in variant["graphs"].values():
                 _sort(graph, "operators")
+                _drop_external(graph)
         content = msgspec.json.format(msgspec.json.encode(tree), indent=1) + b"\n"
     except (TypeError, ValueError, OverflowError, RecursionError) as err:
         raise BundleError(f"{MANIFEST_NAME} cannot be written: {err}") from err
@@ -250,6 +256,12 @@ def _check_json(tree: object) -> None:
 
 def _sort(tree: dict[str, Any], key: str) -> None:
     tree[key] = dict(sorted(tree[key].items()))
+
+
+def _drop_external(graph: dict[str, Any]) -> None:
+    """Leave out what a graph with weights of its own has nothing to say of: old readers know no such key."""
+    if not graph["external"] and not graph["shards"]:
+        del graph["external"], graph["shards"]
 
 
 def decode_manifest(content: bytes, where: str | None = None) -> Manifest:
@@ -416,6 +428,7 @@ def _check_graph(graph: GraphEntry, part: str, listed: set[str], where: str) -> 
         raise BundleError(
             f"{MANIFEST_NAME}: the graph {shown(graph.file)} is not below parts/{part}/", where=where
         )
+    _check_external(graph, where)
     folder = graph.file.rpartition("/")[0]
     for path in (graph.file, graph.weights, graph.modules):
         if path is None:
@@ -426,3 +439,13 @@ def _check_graph(graph: GraphEntry, part: str, listed: set[str], where: str) -> 
             )
         if path not in listed:
             raise BundleError(f"{MANIFEST_NAME}: {shown(path)} is not among its files", where=where)
+
+
+def _check_external(graph: GraphEntry, where: str) -> None:
+    if graph.external != bool(graph.shards) or (graph.external and graph.weights is not None):
+        raise BundleError(
+            f"{MANIFEST_NAME}: {shown(graph.file)} must have weights inside the bundle, or be external and "
+            "name the files of its weights",
+            where=where,
+        )
+    check_paths([shard.file for shard in graph.shards], where)

@@ -23,7 +23,7 @@ from anyport.bundle.strictjson import parse_json
 from anyport.errors import BundleError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -159,7 +159,7 @@ def _are_sizes(values: Any) -> bool:  # noqa: ANN401 - JSON has any type
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
-def _check_cover(path: Path, entries: Iterable[TensorEntry], start: int, size_bytes: int) -> None:
+def _check_cover(path: Path, entries: Sequence[TensorEntry], start: int, size_bytes: int) -> None:
     """Refuse overlaps, holes, and tensors or bytes beyond the other."""
     end = start
     for entry in entries:
@@ -168,7 +168,10 @@ def _check_cover(path: Path, entries: Iterable[TensorEntry], start: int, size_by
             raise _refusal(path, f"tensor {shown(entry.name)} {kind}")
         end += entry.size_bytes
     if end != size_bytes:
-        raise _refusal(path, f"its tensors end at byte {end}, the file at byte {size_bytes}")
+        cut = [entry.name for entry in entries if entry.offset + entry.size_bytes > size_bytes]
+        more = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
+        lost = f": {shown(cut[0])}{more} cut off" if cut else ""
+        raise _refusal(path, f"its tensors end at byte {end}, the file at byte {size_bytes}{lost}")
 
 
 def read_tensor(path: Path, entry: TensorEntry) -> np.ndarray:

@@ -38,6 +38,16 @@ def library_option(function: _F) -> _F:
     )(function)
 
 
+def weights_option(function: _F) -> _F:
+    """Add ``--weights``."""
+    return click.option(
+        "--weights",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="The checkpoint that a bundle refers to (--weights reference); this machine remembers it.",
+    )(function)
+
+
 def gathered(kind: Callable[..., _T]) -> Callable[[Callable[[_T], int | None]], Callable[..., int | None]]:
     """Give a verb its words as one dataclass; stands right above the function, below the options."""
 

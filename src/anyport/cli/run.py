@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 -- a dataclass field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +11,8 @@ import click
 from anyport.cli.bounding import MemoryLines
 from anyport.cli.counting import counting
 from anyport.cli.frame import show_json
-from anyport.cli.options import SizeType, gathered, json_option, library_option
+from anyport.cli.options import SizeType, gathered, json_option, library_option, weights_option
+from anyport.cli.remembering import remember_weights, weights_for
 from anyport.cli.taskoptions import TaskCommand, chosen_graphs, chosen_options
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Words:
     max_memory_bytes: int | None
     provider: str
     libraries: tuple[Path, ...]
+    weights: Path | None
     as_json: bool
 
 
@@ -45,6 +47,7 @@ class Words:
 )
 @click.option("--provider", default="cpu", show_default=True, help="Execution provider; no fallback.")
 @library_option
+@weights_option
 @json_option
 @gathered(Words)
 def command(words: Words) -> None:
@@ -56,7 +59,8 @@ def command(words: Words) -> None:
     from anyport.task import TaskOptions
     from anyport.task.opening import task_of
 
-    session = SessionOptions(words.provider, words.threads, libraries=words.libraries)
+    folder = weights_for(Path(words.bundle), words.weights)
+    session = SessionOptions(words.provider, words.threads, libraries=words.libraries, weights_folder=folder)
     context = click.get_current_context()
     chosen = chosen_options(context)
     memory = MemoryLines(words.max_memory_bytes, is_shown=not words.as_json)
@@ -69,6 +73,7 @@ def command(words: Words) -> None:
             memory_told=memory.told,
         )
         with task_of(chosen_graphs(context), options) as task:
+            remember_weights(Path(words.bundle), words.weights)
             if chosen.get("stream") and not words.as_json:
                 _show_pieces(task.pieces(words.inputs, chosen))
                 return

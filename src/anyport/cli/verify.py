@@ -11,6 +11,8 @@ import click
 from anyport.cli.checking import checklist_options, show_checklist, wants_checklist
 from anyport.cli.describing import checking_options, require_build, settings_from
 from anyport.cli.frame import show_json
+from anyport.cli.options import weights_option
+from anyport.cli.remembering import remember_weights, weights_for
 from anyport.errors import UsageError
 
 _WORDS: Final = {"FAIL": "failed", "INCONCLUSIVE": "inconclusive"}  # what --allow calls a status
@@ -28,6 +30,7 @@ _WORDS: Final = {"FAIL": "failed", "INCONCLUSIVE": "inconclusive"}  # what --all
 )
 @click.option("--dim", "dims", multiple=True, metavar="NAME=SIZES", help="Sizes of an axis: batch=1..64")
 @click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="Of forward(), fixed.")
+@weights_option
 @checklist_options
 @checking_options
 def command(target: Path, as_json: bool, **chosen: Any) -> int:  # noqa: ANN401, FBT001
@@ -84,7 +87,11 @@ def _verify_bundle(target: Path, chosen: dict[str, Any]) -> list[Any]:
     from anyport.runtime import SessionOptions, open_session
     from anyport.verify import verify_bundle
 
-    options = SessionOptions(libraries=tuple(chosen["libraries"]))
+    folder = weights_for(target, chosen["weights"])
+    # a proof is checked, so that the weights are: every byte
+    options = SessionOptions(
+        libraries=tuple(chosen["libraries"]), weights_folder=folder, whole_digest=folder is not None
+    )
     with open_bundle(target) as bundle:
         bundle.check()
         verdicts = verify_bundle(
@@ -93,4 +100,5 @@ def _verify_bundle(target: Path, chosen: dict[str, Any]) -> list[Any]:
             variant=chosen["variant"],
             part=chosen["part"],
         )
+        remember_weights(target, chosen["weights"])
         return list(verdicts)

@@ -83,17 +83,31 @@ def fuse_attention(path: Path, sites: Sequence[AttentionSite], output: Path) -> 
         How many sites were fused; of none nothing is written.
     """
     model = ir.load(str(path))  # as it is: 16-bit weights stay where they are, behind their Casts
+    n_fused = fuse_sites(model, sites)
+    if n_fused:
+        write_model(model, output)
+        check_file(output)
+    return n_fused
+
+
+def fuse_sites(model: ir.Model, sites: Sequence[AttentionSite]) -> int:
+    """Fuse the attention of a graph in memory.
+
+    Args:
+        model: It is changed.
+        sites: From `find_attention`; those that it no longer has are left out.
+
+    Returns:
+        How many sites were fused.
+    """
     named = {site.weights: site for site in sites}
     found = [(named[name], match) for softmax, match in _matches(model) if (name := _name(softmax)) in named]
     for site, match in found:
         _fuse(model.graph, site, match)
-    if not found:
-        return 0
-    model.opset_imports[DOMAIN] = 1
-    RemoveUnusedNodesPass()(model)
-    drop_unused(model)
-    write_model(model, output)
-    check_file(output)
+    if found:
+        model.opset_imports[DOMAIN] = 1
+        RemoveUnusedNodesPass()(model)
+        drop_unused(model)
     return len(found)
 
 

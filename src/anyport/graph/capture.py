@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from torch._guards import detect_fake_mode
 from torch.export import Dim as ExportDim
 
 from anyport.cases import Case, Constant, Fill, Normal, Uniform
@@ -54,6 +55,11 @@ class Capture:
     sizes: Mapping[str, int]
     warnings: tuple[str, ...]
 
+    @property
+    def is_hollow(self) -> bool:
+        """Whether the weights have shapes and no numbers (`anyport.graph.hollow`)."""
+        return detect_fake_mode(list(self.program.state_dict.values())) is not None
+
 
 def capture(part: Part) -> Capture:
     """Export a part with ``torch.export``.
@@ -66,7 +72,7 @@ def capture(part: Part) -> Capture:
     check_eval_mode(part.module)
     adapter = Adapter(part)
     sizes = example_sizes(tuple(part.signature.dims.values()))
-    program = _export(adapter, example_tensors(part, sizes), part)
+    program = _export(adapter, _like_weights(example_tensors(part, sizes), part), part)
     return Capture(program, sizes, check_program(program, part))
 
 
@@ -91,6 +97,12 @@ def example_tensors(part: Part, sizes: Mapping[str, int]) -> tuple[torch.Tensor,
     """Make the inputs that an export sees, one tensor for each input of the part."""
     arrays = _example(part.signature.inputs, sizes).arrays(part.signature.inputs)
     return tensors_from([arrays[spec.name] for spec in part.signature.inputs])
+
+
+def _like_weights(tensors: tuple[torch.Tensor, ...], part: Part) -> tuple[torch.Tensor, ...]:
+    """Return inputs that are fake where the weights are: torch computes with one kind at a time."""
+    mode = detect_fake_mode(list(part.module.parameters()))
+    return tensors if mode is None else tuple(mode.from_tensor(tensor) for tensor in tensors)
 
 
 def _example(inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> Case:

@@ -14,6 +14,7 @@ from anyport.graph import translate_dynamo, translate_torchscript
 from anyport.graph.cures import apply_cures
 from anyport.graph.ends import check_axes, check_inputs_used, drop_unused, name_ends
 from anyport.graph.modulemap import ModuleMap, map_modules
+from anyport.graph.tidying import tidy
 from anyport.graph.weightnames import name_transposed, restore_names
 from anyport.runtime.declared import LIBRARIES
 
@@ -77,7 +78,11 @@ def convert(
         )
     libraries = {domain: library for op in custom_ops for domain, library in op.libraries.items()}
     _check_domains(model, part, libraries)
-    weight_names = restore_names(model, captured) | name_transposed(model, captured)
+    weight_names = restore_names(model, captured)
+    if captured.is_hollow:
+        tidy(model)
+    else:
+        weight_names |= name_transposed(model, captured)
     name_ends(model, part)
     check_axes(model, part)
     check_inputs_used(model, part)

@@ -69,6 +69,14 @@ def live_nodes(program: ExportedProgram) -> set[str]:
     return {node.name for node in live}
 
 
+def unused_weights(program: ExportedProgram) -> frozenset[str]:
+    """Return the parameters and buffers that no output depends on; they may be fake."""
+    live = live_nodes(program)
+    nodes = weights_by_node(program)
+    used = {name for node, (name, _, _) in nodes.items() if node in live}
+    return frozenset(name for name, _, _ in nodes.values()) - used
+
+
 def weights_by_node(program: ExportedProgram) -> dict[str, tuple[str, Tensor, Any]]:
     """Return placeholder -> (name in the module, value, kind) for parameters, buffers and constants."""
     signature = program.graph_signature

@@ -20,26 +20,31 @@ _MAX_CONSTANT_NODES: Final = 100_000
 _NARROW: Final = (TensorProto.BFLOAT16, TensorProto.FLOAT16)
 
 
-def read_initializers(path: Path) -> dict[str, LazyArray]:
+def read_initializers(path: Path, folder: Path | None = None) -> dict[str, LazyArray]:
     """Return every initializer and constant of an .onnx file by name.
 
     External data is mapped, and read when an array is loaded. A weight of 16 bits that the graph casts to
     float32 is the float32 array that it computes with.
 
+    Args:
+        path: The file.
+        folder: What the places of external data are relative to; ``None`` is the model's folder.
+
     Raises:
-        BundleError: External data lies outside the model's folder, or beyond its file.
+        BundleError: External data lies outside of this folder, or beyond its file.
     """
+    folder = path.parent if folder is None else folder
     model = onnx.load(str(path), load_external_data=False)
     found: dict[str, LazyArray] = {}
     cast = {node.input[0] for node in model.graph.node if _is_widening(node)}
     for tensor in model.graph.initializer:
-        lazy = _lazy(tensor, path.parent)
+        lazy = _lazy(tensor, folder)
         is_wide = tensor.name in cast and tensor.data_type in _NARROW
         found[tensor.name] = _widened(lazy) if is_wide else lazy
     for node in list(model.graph.node)[:_MAX_CONSTANT_NODES]:
         for attribute in node.attribute:
             if node.op_type == "Constant" and attribute.name == "value":
-                found[node.output[0]] = _lazy(attribute.t, path.parent)
+                found[node.output[0]] = _lazy(attribute.t, folder)
     return found
 
 

@@ -60,7 +60,9 @@ def widened(array: np.ndarray) -> np.ndarray:
     """
     if array.dtype == np.float16:
         return array.astype(np.float32)
-    return (np.atleast_1d(array).astype(np.uint32) << 16).view(np.float32).reshape(array.shape)
+    bits = np.atleast_1d(array).astype(np.uint32)
+    bits <<= 16  # in place: of a large weight a second copy is felt
+    return bits.view(np.float32).reshape(array.shape)
 
 
 def widen(model: ir.Model) -> ir.Model:

@@ -116,17 +116,18 @@ def store(converted: Converted, path: Path, options: StoreOptions) -> Graph:
         move_out(model, weights, converted.weight_names)
     write_model(model, path)
     check_file(path)
-    return _described(model, path, weights)
+    return described(model, path, weights)
 
 
 def read_graph(path: Path) -> Graph:
     """Describe a graph that lies on the disk."""
     model = ir.load(path)
     weights = path.with_name(weights_name(path))
-    return _described(model, path, weights if weights.is_file() else None)
+    return described(model, path, weights if weights.is_file() else None)
 
 
-def _described(model: ir.Model, path: Path, weights: Path | None) -> Graph:
+def described(model: ir.Model, path: Path, weights: Path | None) -> Graph:
+    """Describe a graph that was written."""
     return Graph(
         path,
         weights,
@@ -201,14 +202,18 @@ def files_of(path: Path) -> frozenset[Path]:
     return frozenset({path, *(path.parent / entry.value for entry in entries)})
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, proto: onnx.ModelProto | None = None) -> None:
     """Run onnx's checker on a file.
+
+    Args:
+        path: The file.
+        proto: What of it is checked; all of it by default.
 
     Raises:
         ExportError: It finds something.
     """
     try:
-        onnx.checker.check_model(str(path))
+        onnx.checker.check_model(str(path) if proto is None else proto)
     except onnx.checker.ValidationError as err:
         raise ExportError(
             f"{path.name} is not valid ONNX: {str(err).strip().splitlines()[0]}",
@@ -256,7 +261,20 @@ def move_out(model: ir.Model, weights: Path, weight_names: frozenset[str]) -> No
         for name, value in model.graph.initializers.items()
         if value.const_value is not None and (name in weight_names or value.const_value.nbytes >= SMALL_BYTES)
     }
-    stored_as = _same_content(outside)
+    write_out(model, weights, outside, _same_content(outside))
+
+
+def write_out(
+    model: ir.Model, weights: Path, outside: Mapping[str, ir.TensorProtocol], stored_as: Mapping[str, str]
+) -> None:
+    """Write tensors to a safetensors file and point the graph at it.
+
+    Args:
+        model: Its initializers point into the file afterwards.
+        weights: The file, in the folder that the graph will be in.
+        outside: Initializer -> what is written, read one by one.
+        stored_as: Initializer -> the name that it has in the file; equal tensors may share one.
+    """
     order = sorted(set(stored_as.values()), key=lambda name: (-outside[name].dtype.itemsize, name))
     entries = [
         (name, _SAFETENSORS[outside[name].dtype], tuple(int(n) for n in outside[name].shape.numpy()))

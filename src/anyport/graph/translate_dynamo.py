@@ -9,6 +9,7 @@ import torch
 
 from anyport.errors import AnyportError, ExportError
 from anyport.graph.capture import quiet
+from anyport.graph.compact import COMPACT
 from anyport.graph.customops import TRANSLATE, foreign_operator, written_at
 from anyport.source.lines import first_line, innermost, user_line
 
@@ -25,7 +26,7 @@ MIN_OPSET: Final = 18  # asked for less, torch writes 18 with a line in its log
 
 
 def translate(captured: Capture, part: Part, opset: int, custom_ops: Sequence[CustomOp]) -> ir.Model:
-    """Translate a captured program.
+    """Translate a captured program; one without weights is not optimized, which takes its numbers.
 
     Returns:
         The graph as torch names things; nodes carry torch's metadata.
@@ -33,7 +34,8 @@ def translate(captured: Capture, part: Part, opset: int, custom_ops: Sequence[Cu
     Raises:
         ExportError: An operator has no translation.
     """
-    table: dict[Any, Any] = {op.overload: op.function for op in custom_ops}
+    table: dict[Any, Any] = dict(COMPACT) if captured.is_hollow else {}
+    table |= {op.overload: op.function for op in custom_ops}
     try:
         # torch writes opset 18 and raises it afterwards, so that is where a function's operators must hold
         with quiet(), torch.no_grad(), written_at(custom_ops, MIN_OPSET):
@@ -42,7 +44,7 @@ def translate(captured: Capture, part: Part, opset: int, custom_ops: Sequence[Cu
                 (),
                 opset_version=opset,
                 dynamo=True,
-                optimize=True,
+                optimize=not captured.is_hollow,
                 verbose=False,
                 custom_translation_table=table or None,
             )

@@ -45,13 +45,24 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
-    """What is added to the weight of a layer: ``factor * up @ down``."""
+class Change:
+    """What is added to the weight of a layer: ``factor * up @ down``.
 
-    layer: nn.Linear
+    Attributes:
+        layer: Its path in the network.
+        down: float[rank, inputs]; it stays in its file until it is used.
+        up: float[outputs, rank]; the same.
+        factor: Of the product.
+    """
+
+    layer: str
     down: Tensor
     up: Tensor
     factor: float
+
+    def added_to(self, weight: Tensor) -> Tensor:
+        """Return the merged weight in float32; memory: two weights of this layer."""
+        return weight.float() + self.factor * (self.up.float() @ self.down.float())
 
 
 def adapter_from(text: str, folder: Path) -> Adapter:
@@ -109,17 +120,31 @@ def merge_adapter(network: nn.Module, adapter: Adapter) -> str:
     Raises:
         SourceError: The file is none, or a key of it fits no layer; it is named.
     """
+    changes, words = read_changes(network, adapter)
+    with torch.no_grad():
+        for change in changes:
+            weight: Any = network.get_submodule(change.layer).weight
+            weight.copy_(change.added_to(weight))
+    return words
+
+
+def read_changes(network: nn.Module, adapter: Adapter) -> tuple[tuple[Change, ...], str]:
+    """Read what an adapter does to the weights of a network, which is not changed and may be on meta.
+
+    The numbers stay in the file, mapped into memory: it must not change while they are used.
+
+    Returns:
+        The changes, and what merging them does: with the file's name, its sha256 and the scale.
+
+    Raises:
+        SourceError: The file is none, or a key of it fits no layer; it is named.
+    """
     name = adapter.path.name
     tensors, settings = _read(adapter.path)
     changes = _changes(network, tensors, adapter.scale, settings.get("lora_alpha"), name)
-    with torch.no_grad():
-        for change in changes:
-            weight = change.layer.weight
-            weight.copy_(weight.float() + change.factor * (change.up.float() @ change.down.float()))
     digest = _sha256(adapter.path)
-    return (
-        f"the LoRA '{name}' (sha256 {digest}, scale {adapter.scale:g}) is merged into {len(changes)} weights"
-    )
+    done = f"(sha256 {digest}, scale {adapter.scale:g}) is merged into {len(changes)} weights"
+    return tuple(changes), f"the LoRA '{name}' {done}"
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -147,7 +172,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _changes(
     network: nn.Module, tensors: Mapping[str, Tensor], scale: float, default_alpha: float | None, name: str
-) -> list[_Change]:
+) -> list[Change]:
     layers = {key: one for key, one in network.named_modules() if isinstance(one, nn.Linear)}
     flat = {_FLAT + key.replace(".", "_"): key for key in layers}
     found: dict[str, dict[str, Tensor]] = {}
@@ -191,7 +216,7 @@ def _change(
     weights: Mapping[str, Tensor],
     scales: tuple[float, float | None],
     where: tuple[str, str],
-) -> _Change:
+) -> Change:
     name, key = where
     missing = [role for role in ("down", "up") if role not in weights]
     if missing:
@@ -212,7 +237,7 @@ def _change(
     if alpha is not None and alpha.numel() != 1:
         raise SourceError(f"the LoRA '{name}' has {alpha.numel()} numbers as alpha of '{key}'")
     strength = float(alpha) if alpha is not None else float(rank if default_alpha is None else default_alpha)
-    return _Change(layer, down, up, scale * strength / rank)
+    return Change(key, down, up, scale * strength / rank)
 
 
 def _named(keys: Iterable[str]) -> str:

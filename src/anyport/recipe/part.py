@@ -39,6 +39,8 @@ class Part:
         cures: What the module does otherwise than the model it was taken from, one line each.
         max_case_bytes: The inputs of a planned case take at most this much, where a build would allow more:
             the memory of attention grows with the square of its tokens.
+        blocks: The path of the ``nn.ModuleList`` of its blocks, which run one after the other: a part that no
+            memory would hold is proven block by block.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Part:
     given: Callable[[], Iterable[Mapping[str, np.ndarray]]] | None = None
     cures: tuple[str, ...] = ()
     max_case_bytes: int | None = None
+    blocks: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,8 @@ def text_encoder(model: Any) -> Part:
         [tensor("last_hidden_state", f"float32[batch, sequence, {config.hidden_size}]")],
         {"batch": _BATCH, "sequence": _TOKENS, "merged": "1..4096"},
     )
-    return replace(part, cures=(qwen_edit_text.MERGED_PICTURES, qwen_edit_text.OWN_CAUSAL_MASK))
+    cures = (qwen_edit_text.MERGED_PICTURES, qwen_edit_text.OWN_CAUSAL_MASK)
+    return replace(part, cures=cures, blocks="language_model.layers")
 
 
 def transformer(model: Any) -> Part:
@@ -116,7 +117,8 @@ def transformer(model: Any) -> Part:
     cures = [qwen_edit_transformer.REAL_ROTATION, qwen_edit_transformer.NO_TEXT_MASK]
     if config.zero_cond_t:
         cures.append(qwen_edit_transformer.OUTPUT_MASK)
-    return replace(part, cures=tuple(cures), max_case_bytes=2 << 20)
+    blocks = "transformer.transformer_blocks"
+    return replace(part, cures=tuple(cures), max_case_bytes=2 << 20, blocks=blocks)
 
 
 def vae_encoder(model: Any) -> Part:

@@ -10,7 +10,7 @@ import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from anyport.runtime.wire import LENGTH, VARINT, fields
+from anyport.runtime.wire import LENGTH, VARINT, fields, text, varints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,7 @@ _MODEL_METADATA: Final = 14
 _GRAPH_INITIALIZER: Final = 5
 _TENSOR_DIMS: Final = 1
 _TENSOR_DATA_TYPE: Final = 2
+_TENSOR_NAME: Final = 8
 _TENSOR_EXTERNAL_DATA: Final = 13
 _ENTRY_KEY: Final = 1
 _ENTRY_VALUE: Final = 2
@@ -79,6 +80,58 @@ class WeightSizes:
     def copied_bytes(self) -> int:
         """All that is copied of weights that are copied, `packed_bytes` among it."""
         return self.inside_bytes + self.kernels_bytes + self._narrow_bytes + self.packed_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideTensor:
+    """An initializer whose numbers lie outside of the .onnx file.
+
+    Attributes:
+        name: Of the initializer.
+        data_type: A number of onnx.TensorProto.DataType.
+        shape: Its sizes.
+        file: As the graph names it.
+        offset: Its first byte there.
+        size_bytes: How many it has; ``None`` where the graph does not say.
+    """
+
+    name: str
+    data_type: int
+    shape: tuple[int, ...]
+    file: str
+    offset: int
+    size_bytes: int | None
+
+
+def outside_tensors(path: Path) -> tuple[OutsideTensor, ...]:
+    """Return the initializers of a file that lie outside of it.
+
+    Raises:
+        ValueError: The file is no protobuf message.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = [_outside(content, tensor) for tensor in _initializers(content)]
+    return tuple(tensor for tensor in found if tensor is not None)
+
+
+def _outside(content: mmap.mmap, tensor: Span) -> OutsideTensor | None:
+    name, data_type = "", 0
+    shape: list[int] = []
+    entries: dict[str, str] = {}
+    for field in fields(content, tensor):
+        if field.number == _TENSOR_DIMS:
+            shape += varints(content, field)
+        elif field.number == _TENSOR_DATA_TYPE:
+            data_type = field.value
+        elif field.number == _TENSOR_NAME:
+            name = text(content, field)
+        elif field.number == _TENSOR_EXTERNAL_DATA:
+            entries[_text(content, field.span, _ENTRY_KEY)] = _text(content, field.span, _ENTRY_VALUE)
+    if "location" not in entries:
+        return None
+    size_bytes = int(entries["length"]) if "length" in entries else None
+    offset = int(entries.get("offset", "0"))
+    return OutsideTensor(name, data_type, tuple(shape), entries["location"], offset, size_bytes)
 
 
 def weights_size(path: Path) -> int:

@@ -43,6 +43,7 @@ from anyport.bundle.paths import shown
 from anyport.errors import MemoryLimitError, SessionError, UsageError, did_you_mean
 from anyport.runtime.declared import libraries_of
 from anyport.runtime.onnxfile import WeightSizes, weight_sizes
+from anyport.runtime.shards import folder_of_weights
 from anyport.runtime.signature import check_declared, signature_of_part, signature_of_values
 from anyport.tensors import check_feeds
 
@@ -74,6 +75,7 @@ _NATIVE_ERRORS: Final[tuple[type[Exception], ...]] = (
     RuntimeError,
     *(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )
+_FOLDER: Final = "session.model_external_initializers_file_folder_path"
 _ARENA_LOCK: Final = Lock()  # the registered arena belongs to the process
 
 
@@ -136,6 +138,8 @@ class Opening:
 
     def __init__(self, graph: Path | GraphFile, options: SessionOptions) -> None:
         self.options = options
+        self.weights_folder: Path | None = None
+        self.shards = None if isinstance(graph, Path) else graph.entry.shards
         if isinstance(graph, Path):
             self.path, self.where = graph, str(graph)
             self.declared: Signature | None = None
@@ -145,6 +149,14 @@ class Opening:
         self.where = f"part {graph.part_name}, variant {graph.variant_name}"
         self.declared = signature_of_part(graph.part)
         self.optimization = options.optimization or graph.entry.optimization
+
+    def find_weights(self) -> None:
+        """Find the weights of a graph that refers to a checkpoint, and check them.
+
+        Raises:
+            SessionError: They are not there, or others.
+        """
+        self.weights_folder = folder_of_weights(self.path, self.where, self.options, self.shards)
 
     def native_options(self) -> ort.SessionOptions:
         """Return onnxruntime's own options."""
@@ -160,14 +172,27 @@ class Opening:
             native_options.enable_mem_pattern = False
             native_options.add_session_config_entry("session.use_env_allocators", "1")
         if self.is_mapped:
-            native_options.add_session_config_entry("session.disable_prepacking", "1")
-            if self.sizes().bfloat16_bytes:
-                folding = "optimization.disable_specified_optimizers"
-                native_options.add_session_config_entry(folding, "ConstantFolding")
+            self._map_weights(native_options)
+        if self.weights_folder is not None:
+            native_options.add_session_config_entry(_FOLDER, str(self.weights_folder))
+            native_options.enable_mem_pattern = False  # it plans one buffer for all of them: bad_alloc
+            # 60 layers: the search for buffers to use again takes 21 of 25 s, and weights live on in them
+            native_options.enable_mem_reuse = False
         native_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         for library in self.options.libraries:
             self._load(library, native_options)
         return native_options
+
+    def _map_weights(self, native_options: ort.SessionOptions) -> None:
+        native_options.add_session_config_entry("session.disable_prepacking", "1")
+        is_cast = self.sizes().bfloat16_bytes > 0
+        if is_cast:
+            folding = "optimization.disable_specified_optimizers"
+            native_options.add_session_config_entry(folding, "ConstantFolding")
+        if self.options.memory_limit_bytes is None:  # else the arena is what keeps it
+            native_options.enable_cpu_mem_arena = False
+            native_options.enable_mem_pattern = False
+            native_options.enable_mem_reuse = not is_cast  # they live on in buffers that nothing fits
 
     def _load(self, library: Path, native_options: ort.SessionOptions) -> None:
         if not library.is_file():
@@ -183,7 +208,7 @@ class Opening:
     @property
     def is_mapped(self) -> bool:
         """Whether the weights stay in their file."""
-        is_bounded = self.options.memory_limit_bytes is not None
+        is_bounded = self.options.memory_limit_bytes is not None or self.weights_folder is not None
         return (self.options.weights or ("mapped" if is_bounded else "copied")) == "mapped"
 
     def sizes(self) -> WeightSizes:
@@ -256,6 +281,7 @@ def open_sessions(graphs: Sequence[Path | GraphFile], options: SessionOptions) -
     for opening in openings:
         if not opening.path.is_file():
             raise SessionError(f"there is no file {opening.path}")
+        opening.find_weights()
     with _arena(openings, options.memory_limit_bytes, provider):
         return [opening.session(provider) for opening in openings]
 

@@ -46,6 +46,9 @@ class SessionOptions:
             proven with, and ``all`` for a plain file.
         libraries: Shared libraries with operators of other domains than ONNX's, which are loaded into this
             process and run as its own code. Only the user names them: a bundle only says what is missing.
+        weights_folder: Where the checkpoint is that a graph refers to, which was built with
+            ``--weights reference``; other graphs do without.
+        whole_digest: Read every byte of such a checkpoint before it is used, which takes minutes.
     """
 
     provider: str = "cpu"
@@ -54,6 +57,8 @@ class SessionOptions:
     weights: Weights | None = None
     optimization: Optimization | None = None
     libraries: tuple[Path, ...] = ()
+    weights_folder: Path | None = None
+    whole_digest: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""

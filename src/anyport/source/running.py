@@ -106,10 +106,15 @@ def _sizes_text(sizes: Mapping[str, int]) -> str:
 
 
 class TorchReference:
-    """The answers a candidate is held against: float64, rounded to the output's type, with their floor."""
+    """The answers a candidate is held against: float64, rounded to the output's type, with their floor.
 
-    def __init__(self, part: Part) -> None:
-        self._session = TorchSession(part)
+    Args:
+        part: That answers.
+        session: How it is run, where not as `TorchSession` does.
+    """
+
+    def __init__(self, part: Part, session: TorchSession | None = None) -> None:
+        self._session = TorchSession(part) if session is None else session
 
     def answer(self, case: Case) -> Answer:
         """Return PyTorch's answer to one case and how far its own float32 is from it."""

@@ -6,17 +6,20 @@ choose them: safetensors before pickles, one file before an index of shards.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport.bundle import read_header
+from anyport.bundle.disk import read_capped
+from anyport.bundle.strictjson import parse_json
 from anyport.errors import BundleError, SourceError
 from anyport.source.lines import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from anyport.bundle import TensorEntry
 
 _NAMES: Final = (
     "model.safetensors",
@@ -28,7 +31,10 @@ _NAMES: Final = (
 )
 _WEIGHTS: Final = (".safetensors", ".bin")
 _PIPELINE: Final = "model_index.json"  # of diffusers: its folders are models
-_AGAIN: Final = "download the checkpoint again; all files must come from one version of it"
+AGAIN: Final = "download the checkpoint again; all files must come from one version of it"
+_BEGUN: Final = (".cache/huggingface/download/**/*.incomplete", "../../blobs/*.incomplete")  # of hf download
+_MAX_INDEX_BYTES: Final = 64 << 20
+_POINTER: Final = b"version https://git-lfs"
 _SHOWN: Final = 3
 
 
@@ -107,7 +113,7 @@ def _indexed(folder: Path) -> WeightFiles | None:
         if index is None:
             unsized.append(prefix.removesuffix("/"))
             continue
-        absent += sorted(set(_shards(prefix, index, folder / index)))
+        absent += sorted(set(_shards(prefix, folder / index)))
         metadata = _json(folder / index).get("metadata")
         size = metadata.get("total_size") if isinstance(metadata, dict) else None
         if not isinstance(size, int | float) or size <= 1:
@@ -126,12 +132,51 @@ def _listing(folder: Path) -> dict[str, int]:
 
 
 def _in_folder(folder: Path) -> dict[str, int]:
-    listing = _listing(folder)
-    sizes = _chosen(folder.name, listing, lambda file: folder / file)
+    sizes = chosen_files(folder)
     for file in sizes:
         if file.endswith(".safetensors"):
-            _check_header(folder / file)
+            weights_header(folder / file)
     return sizes
+
+
+def chosen_files(folder: Path) -> dict[str, int]:
+    """Return the files of weights in a folder and their sizes; none of them is opened.
+
+    Raises:
+        SourceError: There are none, or some are missing; they are named.
+    """
+    try:
+        return _chosen(folder.name, _listing(folder), lambda file: folder / file)
+    except SourceError as err:
+        n_begun = sum(len(list(folder.glob(pattern))) for pattern in _BEGUN)
+        if not n_begun:
+            raise
+        raise SourceError(
+            f"{err.what}; the download of {n_begun} files was interrupted",
+            where=err.where,
+            do="give the same command (hf download) once more: it goes on where it was interrupted",
+        ) from err
+
+
+def chosen_index(folder: Path) -> Path | None:
+    """Return the index that says which shards a model's folder has; ``None`` if it is no sharded one."""
+    found = next((name for name in _NAMES if (folder / name).is_file()), "")
+    return folder / found if found.endswith(".json") else None
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Return weight -> file, as an index has it.
+
+    Raises:
+        SourceError: It is no index, or names a file that does not lie beside it.
+    """
+    weights = _json(index).get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        raise SourceError(f"'{index.name}' names no weights: it has no 'weight_map'", do=AGAIN)
+    for shard in weights.values():
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise SourceError(f"'{index.name}' names the file {shard!r}, which does not lie beside it")
+    return weights
 
 
 def _chosen(name: str, listing: Mapping[str, int], place: Callable[[str], Path]) -> dict[str, int]:
@@ -142,14 +187,14 @@ def _chosen(name: str, listing: Mapping[str, int], place: Callable[[str], Path])
         if found is None:
             raise SourceError(
                 f"'{name}' has no weights: neither {prefix}{_NAMES[0]} nor another file that is known",
-                do=_AGAIN,
+                do=AGAIN,
             )
-        files = sorted(set(_shards(prefix, found, place(found)))) if found.endswith(".json") else [found]
+        files = sorted(set(_shards(prefix, place(found)))) if found.endswith(".json") else [found]
         if missing := [file for file in files if file not in listing]:
             raise SourceError(
-                f"'{name}' lacks {len(missing)} of its {len(files)} files of weights: {_listed(missing)}",
+                f"'{name}' lacks {len(missing)} of its {len(files)} files of weights: {listed(missing)}",
                 where=f"{found} names {'it' if len(missing) == 1 else 'them'}",
-                do=_AGAIN,
+                do=AGAIN,
             )
         sizes |= {file: listing[file] for file in files}
     return sizes
@@ -163,32 +208,48 @@ def _prefixes(listing: Mapping[str, int], place: Callable[[str], Path]) -> list[
     return [f"{part}/" for part in parts if f"{part}/config.json" in listing]
 
 
-def _shards(prefix: str, index: str, path: Path) -> Iterator[str]:
-    weights = _json(path).get("weight_map")
-    if not isinstance(weights, dict) or not weights:
-        raise SourceError(f"'{index}' names no weights: it has no 'weight_map'", do=_AGAIN)
-    for shard in weights.values():
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            raise SourceError(f"'{index}' names the file {shard!r}, which does not lie beside it")
-        yield prefix + shard
+def _shards(prefix: str, path: Path) -> Iterator[str]:
+    yield from (prefix + shard for shard in weight_map(path).values())
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise SourceError(f"'{path.name}' cannot be read: {first_line(err)}", do=_AGAIN) from err
+        content = parse_json(read_capped(path.resolve(), _MAX_INDEX_BYTES), "it")
+    except BundleError as err:
+        raise SourceError(f"'{path.name}' cannot be read: {err.what}", do=AGAIN) from err
     return content if isinstance(content, dict) else {}
 
 
-def _check_header(path: Path) -> None:
+def weights_header(path: Path) -> dict[str, TensorEntry]:
+    """Read where each weight lies in a safetensors file; links are followed, as the hub's cache has them.
+
+    Raises:
+        SourceError: It is no safetensors file, or is cut off; what is cut off is named.
+    """
+    real = path.resolve()
     try:
-        read_header(path.resolve())  # the hub's cache keeps links
+        return read_header(real)
     except BundleError as err:
-        raise SourceError(err.what, where=path.name, do=_AGAIN) from err
+        if _is_pointer(real):
+            raise SourceError(
+                f"'{path.name}' is a pointer of Git LFS, the weights themselves were not downloaded",
+                where=path.name,
+                do="git lfs pull, or hf download",
+            ) from err
+        raise SourceError(err.what.replace(real.name, path.name), where=path.name, do=AGAIN) from err
 
 
-def _listed(names: list[str]) -> str:
+def _is_pointer(path: Path) -> bool:
+    """Say whether Git LFS has left its few lines in the place of a file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return False
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(f"'{name}'" for name in names[:_SHOWN]) + more
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -77,7 +77,9 @@ def open_graphs(path: str | Path) -> Graphs:
     return FileGraphs(place) if place.suffix == ".onnx" else BundleGraphs(open_bundle(place))
 
 
-def open_task(path: str | Path, options: TaskOptions | None = None) -> Any:  # noqa: ANN401 -- the task decides
+def open_task(
+    path: str | Path, options: TaskOptions | None = None, *, weights: str | Path | None = None
+) -> Any:  # noqa: ANN401 -- the task decides
     """Open a bundle as the task it is made for.
 
     Example::
@@ -88,6 +90,7 @@ def open_task(path: str | Path, options: TaskOptions | None = None) -> Any:  # n
     Args:
         path: A bundle (folder or zip), or a plain .onnx file: then arrays in, arrays out.
         options: How; the defaults of `TaskOptions` if absent.
+        weights: The folder of the checkpoint, for a bundle that was built with ``--weights reference``.
 
     Returns:
         The task: a `anyport.task.classify.Classifier`, or a `anyport.task.tensors.TensorTask`.
@@ -97,7 +100,10 @@ def open_task(path: str | Path, options: TaskOptions | None = None) -> Any:  # n
         SessionError: The runtime cannot open it as asked.
         UsageError: The variant, the runtime or the task does not exist.
     """
-    return task_of(open_graphs(path), options or TaskOptions())
+    options = options or TaskOptions()
+    if weights is not None:
+        options = replace(options, session=replace(options.session, weights_folder=Path(weights)))
+    return task_of(open_graphs(path), options)
 
 
 def task_of(graphs: Graphs, options: TaskOptions) -> Any:  # noqa: ANN401 -- the task decides

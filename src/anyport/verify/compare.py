@@ -55,7 +55,7 @@ def compare(
         place = Place(case, number, len(plan.cases))
         measured += _measure_case(place, answer, candidate, part, (links, gates))
     sure = links or frozenset()
-    findings = _judge_all(measured, part, sure)
+    findings = judge_all(measured, part, sure)
     legs = (values_leg(findings), power_leg(tape.outputs(sure), tape.inputs(sure)), _NO_WEIGHTS)
     return Verdict(part, plan, legs, findings)
 
@@ -121,7 +121,10 @@ def _refusals(place: Place, names: Sequence[str], err: Exception) -> list[Measur
     return [Measured(place, name, failure=f"the graph does not run: {words}") for name in names]
 
 
-def _judge_all(measured: Sequence[Measured], part: PartSpec, links: frozenset[Link]) -> tuple[Finding, ...]:
+def judge_all(
+    measured: Sequence[Measured], part: PartSpec, links: frozenset[Link] = frozenset()
+) -> tuple[Finding, ...]:
+    """Judge what was measured of all cases, small outputs by floors that are pooled over them."""
     samples = [_sample_of(found, part) for found in measured]
     pool = FloorPool(sample for sample in samples if sample is not None)
     return tuple(
