@@ -43,8 +43,8 @@ VISION: Final = {  # the 384 pixels of the pipeline become 56: four picture toke
 def write_folder(training: Path, vae: Path, tokenizer: Path, folder: Path) -> None:
     """Write what `save_pretrained` of the pipeline writes, with the mean of the trained weights.
 
-    Transformer and VAE are stored in float16: half the bytes, and the judge sees no difference. The text
-    encoder is not: transformers would compute in float16 what is stored in it.
+    Weights are stored in float16: half the bytes, and the judge sees no difference. The text encoder's
+    configuration says float32, or transformers would compute with it in float16.
 
     Args:
         training: The `training.pt` of train_editor.py.
@@ -58,7 +58,8 @@ def write_folder(training: Path, vae: Path, tokenizer: Path, folder: Path) -> No
     with torch.no_grad():
         for name, parameter in editor.parameters.items():
             parameter.copy_(mean[name])
-    editor.encoder.save_pretrained(folder / "text_encoder")
+    editor.encoder.half().save_pretrained(folder / "text_encoder")
+    _change(folder / "text_encoder" / "config.json", dtype="float32")
     editor.transformer.half().save_pretrained(folder / "transformer")
     AutoencoderKLQwenImage.from_pretrained(vae).half().save_pretrained(folder / "vae")
     new_scheduler().save_pretrained(folder / "scheduler")
@@ -66,6 +67,12 @@ def write_folder(training: Path, vae: Path, tokenizer: Path, folder: Path) -> No
     tokens.save_pretrained(folder / "processor")
     for name, content in (("processor/preprocessor_config.json", VISION), ("model_index.json", INDEX)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _change(path: Path, **words: str) -> None:
+    """Change words of a configuration."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | words, indent=2) + "\n", encoding="utf-8")
 
 
 def open_pipeline(folder: Path = FOLDER) -> QwenImageEditPlusPipeline:

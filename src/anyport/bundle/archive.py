@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from anyport.bundle.disk import disk_errors, read_capped
@@ -12,24 +13,30 @@ from anyport.bundle.manifest import (
     SEAL_NAME,
     decode_sealed,
 )
+from anyport.bundle.onevariant import with_one_variant
 from anyport.bundle.reading import open_bundle
 from anyport.bundle.writing import Staging, staged_file, sync_tree
 from anyport.bundle.zipform import extract_zip, write_zip
 
 
-def pack(path: str | Path, output: str | Path, *, force: bool = False) -> Path:
+def pack(path: str | Path, output: str | Path, *, variant: str | None = None, force: bool = False) -> Path:
     """Write a bundle as one zip: the same bundle gives the same bytes. Every digest is checked.
 
     Args:
         path: A bundle.
         output: The zip.
+        variant: The only one that is kept; all if absent.
         force: Replace a file that exists.
 
     Raises:
         BundleError: The bundle is not whole, or the disk is full.
-        UsageError: The output exists.
+        UsageError: The output exists, or there is no such variant.
     """
-    with open_bundle(path) as bundle, staged_file(Path(output), force=force) as new:
+    with ExitStack() as stack:
+        bundle = stack.enter_context(open_bundle(path))
+        new = stack.enter_context(staged_file(Path(output), force=force))
+        if variant is not None:
+            bundle = stack.enter_context(with_one_variant(bundle, variant, Path(output)))
         small = {
             MANIFEST_NAME: read_capped(bundle.folder / MANIFEST_NAME, MAX_MANIFEST_BYTES),
             SEAL_NAME: read_capped(bundle.folder / SEAL_NAME, MAX_SEAL_BYTES),
