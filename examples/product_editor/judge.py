@@ -6,6 +6,7 @@ python examples/product_editor/judge.py --steps 1,2,4,8,20    the share by numbe
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from PIL import Image
 
 SIDE: Final = 64
 N_TOKENS: Final = (SIDE // 16) ** 2
+SAME_DB: Final = 100.0
 
 # case, its noise float32[1, tokens, 64], number of steps -> float32[side, side, 3], 0..1
 EditCard = Callable[[JudgedCase, NDArray[np.float32], int], NDArray[np.float32]]
@@ -36,7 +38,7 @@ def pipeline_editor(folder: Path) -> EditCard:
     import torch
     from assemble import open_pipeline
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # matrices are small: a second thread only waits
     pipeline = open_pipeline(folder)
 
     def edit(case: JudgedCase, noise: NDArray[np.float32], n_steps: int) -> NDArray[np.float32]:
@@ -96,26 +98,33 @@ def judged_lines(judged: Sequence[JudgedCase], edit: EditCard, n_steps: Sequence
     return lines
 
 
-def compared_lines(judged: Sequence[JudgedCase], one: EditCard, other: EditCard, n_steps: int) -> list[str]:
-    """Return on how many scenes two editors agree, given the same noise."""
+def compared(
+    judged: Sequence[JudgedCase], one: EditCard, other: EditCard, n_steps: int
+) -> tuple[list[str], bool]:
+    """Return in words how far two editors agree, given the same noise, and whether they do on every scene.
+
+    They agree if the judge says the same of both, and no picture is less than 100 dB from the other's.
+    """
     noises = [start_noise(place) for place in range(len(judged))]
     pairs = [
         [edit(case, noise, n_steps) for case, noise in zip(judged, noises, strict=True)]
         for edit in (one, other)
     ]
     verdicts = [
-        [found.right for found in judge_all(judged, [rounded(a) for a in answers])] for answers in pairs
+        [found.right for found in judge_all(judged, list(map(rounded, answers)))] for answers in pairs
     ]
     n_same = sum(a == b for a, b in zip(*verdicts, strict=True))
-    shares = [f"{np.mean(rights):.1%}" for rights in verdicts]
-    return [
-        f"agree on {n_same} of {len(judged)} scenes; right: {shares[0]} and {shares[1]}",
-        f"the two pictures that differ most: {agreement_db(*pairs):.1f} dB",
+    worst_db = agreement_db(*pairs)
+    shares = " and ".join(f"{np.mean(rights):.1%}" for rights in verdicts)
+    lines = [
+        f"agree on {n_same} of {len(judged)} scenes; right: {shares}",
+        f"the two pictures that differ most: {worst_db:.1f} dB",
     ]
+    return lines, n_same == len(judged) and worst_db >= SAME_DB
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table; the exit code is 1 where a bundle and the pipeline do not agree."""
     parser = argparse.ArgumentParser(description="Judge an editor on cards that it never saw.")
     parser.add_argument("bundle", nargs="?", type=Path, help="a bundle; without one, the PyTorch pipeline")
     parser.add_argument("--variant", help="of the bundle")
@@ -124,16 +133,20 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=200, help="over the seven kinds, at least")
     parser.add_argument("--steps", default="4", help="such as 4, or 2,4,8,20")
     words = parser.parse_args()
+    if words.against_pytorch and words.bundle is None:
+        parser.error("--against-pytorch compares a bundle: name it")
     judged = cases(-(-words.scenes // len(KINDS) // 4) * 4)
     n_steps = [int(number) for number in words.steps.split(",")]
     start = time.monotonic()
     with ExitStack() as stack:
         bundle = words.bundle and bundle_editor(words.bundle, words.variant, stack)
         if words.against_pytorch:
-            lines = compared_lines(judged, pipeline_editor(words.model), bundle, n_steps[0])
+            lines, is_fine = compared(judged, pipeline_editor(words.model), bundle, n_steps[0])
         else:
             lines = judged_lines(judged, bundle or pipeline_editor(words.model), n_steps)
+            is_fine = True
     print(*lines, f"{len(judged)} scenes, {time.monotonic() - start:.0f} s", sep="\n")
+    sys.exit(0 if is_fine else 1)
 
 
 if __name__ == "__main__":

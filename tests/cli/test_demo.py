@@ -58,7 +58,7 @@ def test_without_the_extra_an_instruction_says_what_to_install(
     found = shell("demo", "--instruction", "make it blue")
     assert found.code == 2
     assert found.err.splitlines() == [
-        "MissingExtraError: an instruction in words needs the package 'tokenizers'",
+        "MissingExtraError: an instruction in words needs the package 'tokenizers', which is not installed",
         "  do:    pip install 'anyport[text]'",
     ]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from assemble import FOLDER, open_pipeline
-from judge import agreement_db, bundle_editor, compared_lines, pipeline_editor, start_noise
+from judge import bundle_editor, pipeline_editor, rounded, start_noise
 from judging import CORE, cases, judge, judge_all, table
 from latents import Codec
 from PIL import Image
@@ -85,14 +85,13 @@ def test_the_autoencoder_is_not_what_limits_it(networks: Networks) -> None:
     assert np.mean([judge(case, answer).right for case, answer in zip(drawn, again, strict=True)]) >= 0.97
 
 
-def test_the_shipped_bundle_edits_as_the_pipeline_does() -> None:
-    drawn = cases(4, seed=9, kinds=("recolour", "remove", "tag_change"))
+def test_the_shipped_bundle_is_as_often_right_as_the_pipeline() -> None:
+    """It is INT8: the same pictures it cannot give; `README.md` compares an exact bundle, scene by scene."""
+    drawn = cases(4, seed=9)
+    noises = [start_noise(number) for number in range(len(drawn))]
+    shares = []
     with ExitStack() as stack:
-        bundle, pytorch = bundle_editor(BUNDLE, None, stack), pipeline_editor(FOLDER)
-        noises = [start_noise(number) for number in range(len(drawn))]
-        pairs = [
-            [edit(case, noise, 4) for case, noise in zip(drawn, noises, strict=True)]
-            for edit in (bundle, pytorch)
-        ]
-        assert agreement_db(*pairs) >= 100
-        assert compared_lines(drawn[:2], bundle, pytorch, 4)[0].startswith("agree on 2 of 2 scenes")
+        for edit in (pipeline_editor(FOLDER), bundle_editor(BUNDLE, None, stack)):
+            answers = [rounded(edit(case, noise, 4)) for case, noise in zip(drawn, noises, strict=True)]
+            shares.append(np.mean([found.right for found in judge_all(drawn, answers)]))
+    assert shares[1] >= shares[0] - 0.08  # two of 28 scenes; over 1,000 it is 3 points
