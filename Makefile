@@ -1,5 +1,5 @@
 # Two commands for a fresh machine with Python 3.11 or newer; both say what they download before they do.
-#   make demo    build, prove and run the digits example, then run its bundle without PyTorch
+#   make demo    build and prove the product editor, then edit a card with its bundle without PyTorch
 #   make test    lint, types, tests
 # Variables: PYTHON (python3), JOBS (2 test processes), TORCH_INDEX (where Linux finds the CPU build of PyTorch;
 # "none" asks only your own pip configuration).
@@ -21,4 +21,4 @@ test:
 	@$(PYTHON) scripts/check.py
 
 clean:
-	@rm -rf .venv .venv-run build/digits.port build/digits.report.json
+	@rm -rf .venv .venv-run build/editor.port build/editor.report.json build/edited.png

@@ -1,4 +1,4 @@
-"""`make demo`: build, prove and run the digits example, then run its bundle where no PyTorch is installed."""
+"""`make demo`: build and prove the product editor; edit a card with its bundle, without PyTorch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from environment import ROOT
 if TYPE_CHECKING:
     from environment import Environment
 
-BUNDLE = "build/digits.port"
-PICTURE = "examples/digits/seven.png"
+BUNDLE = "build/editor.port"
+PICTURE = "src/anyport/demo/card.png"
+EDITED = "build/edited.png"
+INSTRUCTION = "把白色T恤换成黑色"  # make the white T-shirt black
 
 
 def main() -> None:
@@ -21,12 +23,13 @@ def main() -> None:
     environment.ensure(environment.BUILD)
     print("1. With PyTorch: build the bundle, and prove it against the model.\n")
     (ROOT / BUNDLE).parent.mkdir(exist_ok=True)
-    _anyport(environment.BUILD, "build", "examples/digits", "-o", BUNDLE, "--force")
+    _anyport(environment.BUILD, "build", "examples/product_editor", "-o", BUNDLE, "--force")
     environment.ensure(environment.RUN)
     print("2. Without PyTorch: prove it again, and run it.\n")
     _refuse_torch(environment.RUN)
     _anyport(environment.RUN, "verify", BUNDLE)
-    _anyport(environment.RUN, "run", BUNDLE, PICTURE)
+    edit = ("run", BUNDLE, PICTURE, "--instruction", INSTRUCTION, "-o", EDITED, "--force")
+    _anyport(environment.RUN, *edit)
 
 
 def _anyport(where: Environment, *words: str) -> None:

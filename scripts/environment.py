@@ -54,10 +54,14 @@ class Environment:
         return self.path / ("Scripts" if windows else "bin") / (f"{name}.exe" if windows else name)
 
 
-BUILD = Environment(".venv", "build", "about 280 MB: PyTorch for the CPU, ONNX tools")
+BUILD = Environment(".venv", "edit", "about 300 MB: PyTorch for the CPU, diffusers, ONNX tools")
 DEV = Environment(".venv", "dev", "about 360 MB: PyTorch for the CPU, ONNX tools, test tools")
 RUN = Environment(
-    ".venv-run", "", "about 50 MB: numpy, onnxruntime, pillow", has_torch=False, is_editable=False
+    ".venv-run",
+    "text",
+    "about 55 MB: numpy, onnxruntime, pillow, tokenizers",
+    has_torch=False,
+    is_editable=False,
 )
 
 

@@ -76,7 +76,7 @@ def test_a_tensor_is_read(text: str, canonical: str) -> None:
 
 
 def test_every_notation_survives_a_round_trip() -> None:
-    draw = random.Random(0)  # noqa: S311 -- a fixed table, not a secret
+    draw = random.Random(0)
     pieces = ["1", "3", "224", "batch", "sequence", "height//8", "2*width", "(a+b)//2", "n-1"]
     for _ in range(500):
         axes = ", ".join(draw.choices(pieces, k=draw.randrange(5)))

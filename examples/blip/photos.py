@@ -33,7 +33,7 @@ def photographs() -> dict[str, Image.Image]:
 
 def tiles(n_tiles: int) -> dict[str, Image.Image]:
     """Return so many pieces, at seeded places and of seeded sizes."""
-    draw = random.Random(0)  # noqa: S311  (no secret)
+    draw = random.Random(0)
     pictures, found = photographs(), {}
     for number in range(n_tiles):
         name = list(pictures)[number % len(pictures)]

@@ -1,17 +1,15 @@
-"""`anyport demo`, on a bundle of the test's own."""
+"""`anyport demo`: which of its two bundles is shown."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from importlib import resources
+from importlib import resources, util
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from anyport.bundle import pack
-from tests.runtime import networks
+from anyport import errors
+from tests.cli import demos
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,38 +25,49 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def ship(package: Path) -> None:
-    pack(networks.corners_bundle(package), package / "demo" / "digits.port")
-    Image.fromarray(np.array([[0, 0], [255, 0]], np.uint8)).save(package / "demo" / "seven.png")
+def without_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the extra 'text' be absent."""
+    find = util.find_spec
+    monkeypatch.setattr(
+        "anyport.cli.demo.find_spec", lambda name: None if name == "tokenizers" else find(name)
+    )
+
+    def load(name: str) -> object:
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    monkeypatch.setattr(errors, "import_module", load)
 
 
-def test_it_verifies_runs_and_draws(shell: Shell, package: Path) -> None:
-    ship(package)
+def test_without_the_extra_the_digit_is_read(
+    shell: Shell, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demos.ship_digits(package / "demo")
+    without_text(monkeypatch)
     found = shell("demo")
     assert (found.code, found.err) == (0, "")
-    lines = found.out.splitlines()
-    assert lines[0].startswith("  verify ")
-    assert lines[0].endswith("PASS")
-    assert "  sw   100.0 %" in lines
-    assert any("@@" in line for line in lines)
+    assert found.out.endswith(
+        "  pip install 'anyport[text]' adds a demo that edits a picture as it is told\n"
+    )
 
 
-def test_json(shell: Shell, package: Path) -> None:
-    ship(package)
-    record = shell("demo", "--json").record
-    assert record["verdicts"][0]["status"] == "PASS"
-    assert record["run"]["answers"][0]["top"][0]["label"] == "sw"
+def test_without_the_extra_an_instruction_says_what_to_install(
+    shell: Shell, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demos.ship_digits(package / "demo")
+    without_text(monkeypatch)
+    found = shell("demo", "--instruction", "make it blue")
+    assert found.code == 2
+    assert found.err.splitlines() == [
+        "MissingExtraError: an instruction in words needs the package 'tokenizers', which is not installed",
+        "  do:    pip install 'anyport[text]'",
+    ]
 
 
-def test_a_bundle_that_proves_nothing_ends_with_1(shell: Shell, package: Path) -> None:
-    words = replace(networks.Words(), cases=[], answers={})
-    bundle = networks.bundle(package / "c.port", networks.corners(package / "c.onnx"), words)
-    pack(bundle, package / "demo" / "digits.port")
-    Image.new("L", (2, 2)).save(package / "demo" / "seven.png")
-    assert shell("demo", "--json").code == 1
-    found = shell("demo")
-    assert found.code == 1
-    assert found.err.startswith("MismatchError: the verdict is inconclusive")
+def test_with_the_extra_the_picture_is_edited(shell: Shell, package: Path, tmp_path: Path) -> None:
+    demos.ship_editor(package / "demo")
+    found = shell("demo", "-o", tmp_path / "both.png")
+    assert (found.code, found.err) == (0, "")
+    assert Image.open(tmp_path / "both.png").width > 2 * 64
 
 
 def test_a_copy_without_its_demo_says_so(shell: Shell, package: Path) -> None:

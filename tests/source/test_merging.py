@@ -91,5 +91,5 @@ def test_weights_that_stay_where_they_are_take_no_adapter() -> None:
     assert str(caught.value) == (
         "the LoRA 'x.safetensors' cannot be merged into weights that stay where they are\n"
         "  where: --weights reference\n"
-        "  do:    --weights copy: the merged weights are then written into the bundle"
+        "  do:    copy the weights: the merged weights are then written into the bundle"
     )

@@ -226,6 +226,19 @@ def _check_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, Dim]) -> None:
         raise UsageError(f"dim '{unused[0]}' is not an axis of any input")
 
 
+def laid_over(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with those of the user; of a table, what the user does not name stays.
+
+    >>> laid_over({"size": [8, 8], "picture": {"merge": 2, "patch": 14}}, {"picture": {"patch": 16}})
+    {'size': [8, 8], 'picture': {'merge': 2, 'patch': 16}}
+    """
+    merged = dict(own)
+    for name, value in given.items():
+        are_tables = isinstance(value, dict) and isinstance(own.get(name), dict)
+        merged[name] = laid_over(own[name], value) if are_tables else value
+    return merged
+
+
 def toml_values(options: Iterable[str], option: str) -> dict[str, Any]:
     """Read ``NAME=VALUE`` options whose values are TOML, or else plain text.
 

@@ -18,6 +18,7 @@ from anyport.build.compressing import (
     compress_model,
     variant_name,
 )
+from anyport.build.description import laid_over
 from anyport.build.fixing import fix_axes, n_left_out
 from anyport.build.fusing import FUSED_VARIANT, fuse_parts, fused_entry
 from anyport.build.parts import ProvenPart, export_and_prove, signature_words
@@ -195,7 +196,7 @@ def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     # a mistake in the user's cases is told before the export, which takes longer
     model = replace(model, parts=tuple(read_cases_once(part) for part in model.parts))
     task = table.task or model.task
-    settings = dict(model.settings) | plan.description.settings
+    settings = laid_over(model.settings, plan.description.settings)
     if task is not None:
         check_settings(task, settings, {part.name: part.signature for part in model.parts})
     elif settings:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anyport.build.description import laid_over
 from anyport.task.graphs import OpenGraphs
 from anyport.task.rehearsals import rehearse
 
@@ -45,7 +46,7 @@ def task_runs(model: Model, settings: Mapping[str, Any]) -> TaskRuns:
     counts: Counter[tuple[str, Sizes]] = Counter()
     sessions = {part.name: _Hollow(part.name, part.signature, counts) for part in model.parts}
     signatures = {part.name: part.signature for part in model.parts}
-    words = dict(model.settings) | dict(settings)
+    words = laid_over(model.settings, settings)
     graphs = OpenGraphs(model.task, words, signatures, sessions, model.assets.__getitem__)
     n_bytes, between = 0, 0
     requests = list(model.task_requests() if model.task_requests else ())

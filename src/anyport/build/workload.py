@@ -141,7 +141,7 @@ def _own_tensors(module: nn.Module) -> dict[int, Tensor]:
     return {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's __init_subclass__
+class _Counter(TorchDispatchMode):
     """Counts every operator that is run below it, and notes which weights it reads."""
 
     def __init__(self, module: nn.Module, used: set[int]) -> None:

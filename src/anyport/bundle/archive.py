@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from anyport.bundle.disk import disk_errors, read_capped, size_text
@@ -12,25 +13,31 @@ from anyport.bundle.manifest import (
     SEAL_NAME,
     decode_sealed,
 )
+from anyport.bundle.onevariant import with_one_variant
 from anyport.bundle.reading import Bundle, open_bundle
 from anyport.bundle.writing import Staging, staged_file, sync_tree
 from anyport.bundle.zipform import extract_zip, write_zip
 from anyport.errors import UsageError
 
 
-def pack(path: str | Path, output: str | Path, *, force: bool = False) -> Path:
+def pack(path: str | Path, output: str | Path, *, variant: str | None = None, force: bool = False) -> Path:
     """Write a bundle as one zip: the same bundle gives the same bytes. Every digest is checked.
 
     Args:
         path: A bundle.
         output: The zip.
+        variant: The only one that is kept; all if absent.
         force: Replace a file that exists.
 
     Raises:
         BundleError: The bundle is not whole, or the disk is full.
-        UsageError: The output exists, or the bundle refers to weights that are not in it.
+        UsageError: The output exists, there is no such variant, or it refers to weights elsewhere.
     """
-    with open_bundle(path) as bundle, staged_file(Path(output), force=force) as new:
+    with ExitStack() as stack:
+        bundle = stack.enter_context(open_bundle(path))
+        new = stack.enter_context(staged_file(Path(output), force=force))
+        if variant is not None:
+            bundle = stack.enter_context(with_one_variant(bundle, variant, Path(output)))
         _check_weights_inside(bundle)
         small = {
             MANIFEST_NAME: read_capped(bundle.folder / MANIFEST_NAME, MAX_MANIFEST_BYTES),
@@ -54,7 +61,7 @@ def _check_weights_inside(bundle: Bundle) -> None:
             f"the bundle refers to a checkpoint that is not in it: {len(shards)} files, "
             f"{size_text(sum(shards.values()))}",
             where=str(bundle.path),
-            do="build it again with --weights copy, and pack that; or keep the folder and the checkpoint",
+            do="store its graphs with their weights copied, and pack that; or keep folder and checkpoint",
         )
 
 

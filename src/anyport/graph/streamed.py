@@ -183,7 +183,7 @@ def _refer(translated: Translated, path: Path, options: StreamOptions) -> Graph:
     if translated.merged:
         raise UsageError(
             f"{len(translated.merged)} weights are changed by a LoRA, and a reference changes nothing",
-            do="--weights copy merges it",
+            do="StreamOptions(weights='copy') merges it",
         )
     fuse_sites(model, find_attention(model))  # no other runtime opens such a graph
     for name, stored in translated.stored.items():
@@ -209,7 +209,7 @@ def _external(stored: StoredTensor, value: ir.Value, root: Path) -> ir.ExternalT
         raise ExportError(
             f"'{stored.name}' is stored in {stored.dtype}, and the graph computes with it as {value.dtype}",
             where=stored.file.name,
-            do="--weights copy converts it",
+            do="StreamOptions(weights='copy') converts it",
         )
     return ir.ExternalTensor(
         stored.file.relative_to(root).as_posix(),
@@ -277,7 +277,7 @@ def _check_inside(model: ir.Model) -> None:
         raise ExportError(
             f"the model computes {sum(inside.values())} bytes of constants itself, such as '{largest}', and "
             f"a graph that refers to a checkpoint holds {MAX_INSIDE_BYTES}",
-            do="--weights copy",
+            do="StreamOptions(weights='copy')",
         )
 
 

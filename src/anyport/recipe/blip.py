@@ -151,13 +151,13 @@ def _quiet() -> Iterator[None]:
 
     level, has_bar = reports.get_verbosity(), reports.is_progress_bar_enabled()
     reports.set_verbosity(logging.ERROR)
-    reports.disable_progress_bar()  # type: ignore[no-untyped-call]
+    reports.disable_progress_bar()
     try:
         yield
     finally:
         reports.set_verbosity(level)
         if has_bar:
-            reports.enable_progress_bar()  # type: ignore[no-untyped-call]
+            reports.enable_progress_bar()
 
 
 def _check_whole(found: Mapping[str, Any], architecture: str, name: str) -> None:

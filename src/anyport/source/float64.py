@@ -33,7 +33,7 @@ class _Count:
     n_lifted_casts: int = 0
 
 
-class Float64Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's __init_subclass__
+class Float64Mode(TorchDispatchMode):
     """Run the operators below in float64, whatever float type they were written for.
 
     Attributes:

@@ -99,7 +99,7 @@ def check_stays(storage: Literal["copy", "reference"], adapters: Sequence[Adapte
         raise UsageError(
             f"the LoRA '{adapters[0].path.name}' cannot be merged into weights that stay where they are",
             where="--weights reference",
-            do="--weights copy: the merged weights are then written into the bundle",
+            do="copy the weights: the merged weights are then written into the bundle",
         )
 
 
