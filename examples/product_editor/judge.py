@@ -2,7 +2,7 @@
 
 python examples/product_editor/judge.py                       the pipeline of diffusers
 python examples/product_editor/judge.py editor.port           a bundle, without PyTorch
-python examples/product_editor/judge.py --steps 1,2,4,8,20    the share by number of steps
+python examples/product_editor/judge.py --steps 4,1,2,8,20    the share by number of steps
 """
 
 import argparse
@@ -34,14 +34,21 @@ def start_noise(number: int) -> NDArray[np.float32]:
 
 
 def pipeline_editor(folder: Path) -> EditCard:
-    """Return the stock pipeline of diffusers as an editor of cards."""
+    """Return the stock pipeline of diffusers as an editor of cards.
+
+    Its scheduler has no single step: it stretches the levels to end at `shift_terminal`, and divides by zero.
+    For one step that setting is taken away.
+    """
     import torch
     from assemble import open_pipeline
 
     torch.set_num_threads(1)  # matrices are small: a second thread only waits
     pipeline = open_pipeline(folder)
+    several = pipeline.scheduler
+    single = several.from_config(several.config, shift_terminal=None)
 
     def edit(case: JudgedCase, noise: NDArray[np.float32], n_steps: int) -> NDArray[np.float32]:
+        pipeline.scheduler = single if n_steps == 1 else several
         answer = pipeline(
             image=Image.fromarray(case.source),
             prompt=case.instruction,
@@ -131,7 +138,9 @@ def main() -> None:
     parser.add_argument("--against-pytorch", action="store_true", help="compare the bundle with the pipeline")
     parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model"))
     parser.add_argument("--scenes", type=int, default=200, help="over the seven kinds, at least")
-    parser.add_argument("--steps", default="4", help="such as 4, or 2,4,8,20")
+    parser.add_argument(
+        "--steps", default="4", help="such as 4, or 4,1,2,8,20: the table for the first, shares for all"
+    )
     words = parser.parse_args()
     if words.against_pytorch and words.bundle is None:
         parser.error("--against-pytorch compares a bundle: name it")

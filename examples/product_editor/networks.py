@@ -22,58 +22,56 @@ ROPE_AXES: Final = (16, 24, 24)  # of a head's 64 numbers: frame, height, width
 SHARPNESS: Final = (
     2.2  # norm weights of the first block's queries and keys: 93-97 % of the attention on one place
 )
+HEAD: Final = WIDTH // N_HEADS
+LANGUAGE: Final = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_hidden_layers": N_TEXT_LAYERS,
+    "num_attention_heads": N_HEADS,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 4096,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "mrope_section": [HEAD // 8, 3 * HEAD // 16, 3 * HEAD // 16],
+    },
+    "tie_word_embeddings": True,
+    "bos_token_id": None,
+    "use_sliding_window": False,
+}
+VISION: Final = {
+    "depth": 2,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_heads": 2,
+    "out_hidden_size": WIDTH,
+    "patch_size": PATCH,
+    "spatial_patch_size": PATCH,
+    "window_size": PATCH * 8,
+    "fullatt_block_indexes": [1],  # the other block sees windows, as in the large ones
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "in_channels": 3,
+}
+TOKENS: Final = {
+    "image_token_id": "<|image_pad|>",
+    "video_token_id": "<|video_pad|>",
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+}
 
 
 def new_text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
     """Return an untrained text encoder whose vision tower says nothing yet: its last layer is zero."""
-    head = WIDTH // N_HEADS
-    rope = {
-        "rope_type": "default",
-        "rope_theta": 10000.0,
-        "mrope_section": [head // 8, 3 * head // 16, 3 * head // 16],
-    }
-    text = {
+    numbers = {name: tokenizer.convert_tokens_to_ids(token) for name, token in TOKENS.items()}
+    text = LANGUAGE | {
         "vocab_size": len(tokenizer),
-        "hidden_size": WIDTH,
-        "intermediate_size": 2 * WIDTH,
-        "num_hidden_layers": N_TEXT_LAYERS,
-        "num_attention_heads": N_HEADS,
-        "num_key_value_heads": 1,
-        "max_position_embeddings": 4096,
-        "rope_parameters": rope,
-        "tie_word_embeddings": True,
-        "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        "use_sliding_window": False,
     }
-    vision = {
-        "depth": 2,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_heads": 2,
-        "out_hidden_size": WIDTH,
-        "patch_size": PATCH,
-        "spatial_patch_size": PATCH,
-        "window_size": PATCH * 8,
-        "fullatt_block_indexes": [1],  # the other block sees windows, as in the large ones
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "in_channels": 3,
-    }
-    tokens = {
-        "image_token_id": "<|image_pad|>",
-        "video_token_id": "<|video_pad|>",
-        "vision_start_token_id": "<|vision_start|>",
-        "vision_end_token_id": "<|vision_end|>",
-    }
-    numbers = {name: tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
-    encoder = Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **numbers)
-    )
-    last = encoder.model.visual.merger.mlp[2]
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=VISION, tie_word_embeddings=True, **numbers)
+    encoder = Qwen2_5_VLForConditionalGeneration(config)
+    _zero(encoder.model.visual.merger.mlp[2])
     return encoder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from anyport.bench.machine import cpu_flags
@@ -25,6 +25,7 @@ from anyport.verify import (
     UserMetric,
     choose_metrics,
     metric_from,
+    typical_case,
     write_evaluated,
 )
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from anyport.build.parts import ProvenPart
     from anyport.build.plan import BuildPlan
     from anyport.bundle import MetricEntry
+    from anyport.cases import Case
     from anyport.compress.compression import Compression
     from anyport.compress.judging import Judge
     from anyport.compress.samples import Samples
@@ -249,9 +251,10 @@ class _Compressor:
         methods = candidates(method, self._proven.graph.operators)
         calibration, judging = divide(self._samples(), self._part.signature, methods)
         judge = self._judge(judging)
+        equality = recorded_equality(self._proven.recorder, self._proven.verdict, self._plan.settings.gates)
         request = CompressRequest(
             method,
-            recorded_equality(self._proven.recorder, self._proven.verdict, self._plan.settings.gates),
+            replace(equality, timed=self._timed(judging)),
             judge,
             calibration,
             self._plan.description.build.prefer,
@@ -259,6 +262,16 @@ class _Compressor:
         )
         found = compress_graph(self._proven.graph.path, output, request)
         return found, Evaluated(judge.recording, found.evaluation)
+
+    def _timed(self, samples: Samples) -> Case | None:
+        """Return what is raced: a sample, where the sizes of the axes are a recipe's and not the user's.
+
+        A recipe says what a network can take, up to 65,536 tokens; the middle of that needs 20 GB and more.
+        """
+        if len(self._model.parts) == 1 or self._samples_text() == RANDOM:
+            return None
+        feeds, signature = next(iter(samples)), self._part.signature
+        return typical_case("the first sample", feeds, signature.inputs, signature.dims)
 
     def _samples(self) -> Samples:
         text, signature = self._samples_text(), self._part.signature
