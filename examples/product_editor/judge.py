@@ -105,6 +105,25 @@ def judged_lines(judged: Sequence[JudgedCase], edit: EditCard, n_steps: Sequence
     return lines
 
 
+def baseline_lines(judged: Sequence[JudgedCase], folder: Path) -> list[str]:
+    """Return the shares of what is no editor: the card as it was, the target, the target through the VAE."""
+    from diffusers import AutoencoderKLQwenImage
+    from latents import Codec
+
+    codec = Codec(AutoencoderKLQwenImage.from_pretrained(folder / "vae"))
+    targets = np.stack([case.target for case in judged])
+    again = codec.decode(codec.encode(targets), SIDE)
+    answers = {
+        "as it was": [case.source for case in judged],
+        "target": list(targets),
+        "target through the VAE": list(again),
+    }
+    rights = {
+        name: [found.right for found in judge_all(judged, pictures)] for name, pictures in answers.items()
+    }
+    return [f"{name}: {np.mean(right):.1%}" for name, right in rights.items()]
+
+
 def compared(
     judged: Sequence[JudgedCase], one: EditCard, other: EditCard, n_steps: int
 ) -> tuple[list[str], bool]:
@@ -136,6 +155,7 @@ def main() -> None:
     parser.add_argument("bundle", nargs="?", type=Path, help="a bundle; without one, the PyTorch pipeline")
     parser.add_argument("--variant", help="of the bundle")
     parser.add_argument("--against-pytorch", action="store_true", help="compare the bundle with the pipeline")
+    parser.add_argument("--baselines", action="store_true", help="judge what is no editor, and the ceiling")
     parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model"))
     parser.add_argument("--scenes", type=int, default=200, help="over the seven kinds, at least")
     parser.add_argument(
@@ -149,11 +169,13 @@ def main() -> None:
     start = time.monotonic()
     with ExitStack() as stack:
         bundle = words.bundle and bundle_editor(words.bundle, words.variant, stack)
-        if words.against_pytorch:
+        is_fine = True
+        if words.baselines:
+            lines = baseline_lines(judged, words.model)
+        elif words.against_pytorch:
             lines, is_fine = compared(judged, pipeline_editor(words.model), bundle, n_steps[0])
         else:
             lines = judged_lines(judged, bundle or pipeline_editor(words.model), n_steps)
-            is_fine = True
     print(*lines, f"{len(judged)} scenes, {time.monotonic() - start:.0f} s", sep="\n")
     sys.exit(0 if is_fine else 1)
 

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from anyport.build import build, steps
+from anyport.build import build, compressing, steps
 from anyport.build.compressing import variant_name
 from anyport.bundle import open_bundle
-from anyport.errors import AnyportError, InputError, SourceError, UsageError
+from anyport.errors import AnyportError, CompressError, InputError, SourceError, UsageError
 from anyport.runtime import open_session
 from anyport.source import find_model
 from anyport.verify import Status, verify_bundle
@@ -197,6 +197,29 @@ def test_of_several_parts_those_that_gain_nothing_stay_exact(
         bundle.check()
         verdicts = verify_bundle(bundle, open_session, "int8-dynamic")
         assert [v.status for v in verdicts] == [Status.PASS, Status.PASS]
+
+
+@pytest.mark.parametrize(("n_parts", "timed"), [(1, None), (2, "the first sample")])
+def test_parts_of_a_recipe_are_raced_at_the_sizes_of_a_sample(
+    n_parts: int, timed: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_for("image_and_text", tmp_path / "m.port", **made_with("int8-dynamic"))
+
+    def parts(request: Any) -> Model:
+        model = find_model(request)
+        several = tuple(replace(model.parts[0], name=f"part{number}") for number in range(n_parts))
+        return replace(model, parts=several, task=None, settings={})
+
+    raced: list[Any] = []
+
+    def refuse(_graph: Path, _output: Path, request: Any) -> Any:
+        raced.append(request.equality.timed)
+        raise CompressError("far enough", do="")
+
+    monkeypatch.setattr(steps, "find_model", parts)
+    monkeypatch.setattr(compressing, "compress_graph", refuse)
+    build(plan, silent)
+    assert [case and case.name for case in raced] == [timed] * n_parts
 
 
 def _random() -> Any:

@@ -67,7 +67,8 @@ def test_with_the_extra_the_picture_is_edited(shell: Shell, package: Path, tmp_p
     demos.ship_editor(package / "demo")
     found = shell("demo", "-o", tmp_path / "both.png")
     assert (found.code, found.err) == (0, "")
-    assert Image.open(tmp_path / "both.png").width > 2 * 64
+    with Image.open(tmp_path / "both.png") as sheet:
+        assert sheet.width > 2 * 64
 
 
 def test_a_copy_without_its_demo_says_so(shell: Shell, package: Path) -> None:

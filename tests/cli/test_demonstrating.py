@@ -82,7 +82,8 @@ def test_nothing_is_written_unasked_or_over_a_file(tmp_path: Path, monkeypatch: 
         edit_picture(demos.SHIPPED, DemoEdit(None, "a.png", force=False), as_json=False)
     assert (tmp_path / "a.png").read_bytes() == b"mine"
     assert edit_picture(demos.SHIPPED, DemoEdit(None, "a.png", force=True), as_json=False) == 0
-    assert Image.open(tmp_path / "a.png").height == 256
+    with Image.open(tmp_path / "a.png") as sheet:
+        assert sheet.height == 256
 
 
 @pytest.mark.parametrize(

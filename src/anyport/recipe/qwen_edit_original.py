@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -100,7 +100,8 @@ class OriginalPipeline:
         """
         chosen = msgspec.convert(settings, EditorSettings)
         pipeline = self._pipeline(chosen)
-        for number, request in enumerate(self.requests()):
+        for number, asked in enumerate(self.requests()):
+            request = _as_used(asked, chosen)
             with ExitStack() as stack:
                 stack.enter_context(torch.no_grad())
                 stack.enter_context(_areas(request, chosen))
@@ -154,6 +155,17 @@ def _processor(folder: Path) -> Any:
     processor.image_token_id = tokenizer.convert_tokens_to_ids(processor.image_token)
     processor.video_token_id = tokenizer.convert_tokens_to_ids(processor.video_token)
     return processor
+
+
+def _as_used(request: TaskRequest, settings: EditorSettings) -> TaskRequest:
+    """Ask without guidance where the model is used without: what it was not trained for amplifies rounding.
+
+    Measured with examples/product_editor: 109 dB between two correct programs at a scale of 4, 120 without.
+    """
+    if settings.sampling.guidance > 1:
+        return request
+    words = {name: value for name, value in request.words.items() if name != "negative"}
+    return replace(request, words=words | {"guidance": 1.0})
 
 
 def _request(asked: _Asked) -> TaskRequest:

@@ -114,7 +114,11 @@ def transformer(model: Any) -> Part:
         [tensor("velocity", f"float32[batch, latent_tokens, {n_out}]")],
         {"batch": _BATCH, "latent_tokens": "1..65536", "text_tokens": _TOKENS},
     )
-    cures = [qwen_edit_transformer.REAL_ROTATION, qwen_edit_transformer.NO_TEXT_MASK]
+    cures = [
+        qwen_edit_transformer.REAL_ROTATION,
+        qwen_edit_transformer.NO_TEXT_MASK,
+        qwen_edit_transformer.STEP_TABLE,
+    ]
     if config.zero_cond_t:
         cures.append(qwen_edit_transformer.OUTPUT_MASK)
     blocks = "transformer.transformer_blocks"

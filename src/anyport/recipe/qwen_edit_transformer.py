@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -20,6 +21,10 @@ REAL_ROTATION: Final = (
 NO_TEXT_MASK: Final = (
     "there is no text mask: each prompt is a run of its own, so that no token is padding, and attention "
     "needs no bias"
+)
+STEP_TABLE: Final = (
+    "the frequencies of the step are a table as PyTorch computes it: exporters fold exp() with a rounding of "
+    "their own, which the angle makes a thousand times larger"
 )
 OUTPUT_MASK: Final = (
     "zero_cond_t: which tokens are the answer's, and so know the step, is an input: diffusers counts them "
@@ -55,13 +60,18 @@ class Transformer(nn.Module):
     def __init__(self, transformer: nn.Module) -> None:
         super().__init__()
         self.transformer = transformer
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", step_frequencies(transformer), persistent=False)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Return the velocity of every image token."""
         hidden_states, encoder_hidden_states, timestep, *tables = tensors
         img_cos, img_sin, txt_cos, txt_sin, *is_output = tables
         places = Places((img_cos, img_sin), (txt_cos, txt_sin))
-        with real_rotation(self.transformer), self._zero_condition(timestep, hidden_states, *is_output):
+        with (
+            real_rotation(self.transformer, self.frequencies),
+            self._zero_condition(timestep, hidden_states, *is_output),
+        ):
             velocity: Tensor = self.transformer(
                 hidden_states=hidden_states,
                 encoder_hidden_states=encoder_hidden_states,
@@ -80,21 +90,45 @@ class Transformer(nn.Module):
         return zero_condition(self.transformer, embed(timestep * 0, hidden_states), is_output)
 
 
+def step_frequencies(transformer: nn.Module) -> Tensor:
+    """Return what diffusers' ``get_timestep_embedding`` multiplies a step with: float32[channels / 2]."""
+    model: Any = transformer
+    table = model.time_text_embed.time_proj
+    half = table.num_channels // 2
+    exponents = (
+        -math.log(10000) * torch.arange(half, dtype=torch.float32) / (half - table.downscale_freq_shift)
+    )
+    return torch.exp(exponents)
+
+
+def step_embedding(table: Any, frequencies: Tensor, steps: Tensor) -> Tensor:
+    """Return the cosines and sines of steps, float32[batch, channels]: what `Timesteps` of diffusers does."""
+    angles = table.scale * (steps[:, None] * frequencies[None, :])
+    first, second = (angles.cos(), angles.sin()) if table.flip_sin_to_cos else (angles.sin(), angles.cos())
+    return torch.cat([first, second], dim=-1)
+
+
 @contextmanager
-def real_rotation(transformer: nn.Module) -> Iterator[None]:
+def real_rotation(transformer: nn.Module, frequencies: Tensor) -> Iterator[None]:
     """Let a transformer read `Places` from ``img_shapes`` while this context is open.
 
     Nothing of the model is changed when the context is closed.
+
+    Args:
+        transformer: Of diffusers.
+        frequencies: From `step_frequencies`.
     """
     model: Any = transformer
     attentions = [block.attn for block in model.transformer_blocks]
+    steps = model.time_text_embed.time_proj
     try:
         model.pos_embed.forward = _as_given
+        steps.forward = partial(step_embedding, steps, frequencies)
         for attention in attentions:
             attention.forward = partial(joint_attention, attention)
         yield
     finally:
-        for module in (model.pos_embed, *attentions):
+        for module in (model.pos_embed, steps, *attentions):
             vars(module).pop("forward", None)  # the method of the class is there again
 
 
