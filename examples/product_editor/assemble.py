@@ -54,7 +54,7 @@ def write_folder(training: Path, vae: Path, tokenizer: Path, folder: Path) -> No
     """
     tokens = Qwen2Tokenizer.from_pretrained(tokenizer)
     editor = Editor(tokens, torch.device("cpu"))
-    mean = torch.load(training, weights_only=True)["mean"]  # noqa: TID251  # our own file, tensors only
+    mean = torch.load(training, weights_only=True, map_location="cpu")["mean"]  # noqa: TID251  # our own file, tensors only
     with torch.no_grad():
         for name, parameter in editor.parameters.items():
             parameter.copy_(mean[name])

@@ -87,7 +87,7 @@ def rounded(answer: NDArray[np.float32]) -> Picture:
 def agreement_db(one: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.float32]]) -> float:
     """Return the PSNR in dB of the two pictures that differ most; 200 where all are equal."""
     errors = [float(np.mean((a - b) ** 2)) for a, b in zip(one, other, strict=True)]
-    return float(-10 * np.log10(max(*errors, 1e-20)))
+    return float(-10 * np.log10(np.max([*errors, 1e-20])))  # NaN stays NaN, and agrees with nothing
 
 
 def judged_lines(judged: Sequence[JudgedCase], edit: EditCard, n_steps: Sequence[int]) -> list[str]:
@@ -149,6 +149,12 @@ def compared(
     return lines, n_same == len(judged) and worst_db >= SAME_DB
 
 
+def _steps(parser: argparse.ArgumentParser, text: str) -> list[int]:
+    if not all(part.isdecimal() and int(part) for part in text.split(",")):
+        parser.error(f"--steps {text}: write numbers from 1, such as 4,2,8")
+    return [int(part) for part in text.split(",")]
+
+
 def main() -> None:
     """Print the table; the exit code is 1 where a bundle and the pipeline do not agree."""
     parser = argparse.ArgumentParser(description="Judge an editor on cards that it never saw.")
@@ -164,8 +170,14 @@ def main() -> None:
     words = parser.parse_args()
     if words.against_pytorch and words.bundle is None:
         parser.error("--against-pytorch compares a bundle: name it")
+    n_steps = _steps(parser, words.steps)
+    if words.scenes < 1:
+        parser.error(f"--scenes {words.scenes}: there must be one at least")
+    if words.bundle is None and words.variant:
+        parser.error("--variant is of a bundle: name it")
+    if words.bundle and 1 in n_steps:
+        parser.error("a bundle has no single step: its schedule stretches the levels, as the pipeline's")
     judged = cases(-(-words.scenes // len(KINDS) // 4) * 4)
-    n_steps = [int(number) for number in words.steps.split(",")]
     start = time.monotonic()
     with ExitStack() as stack:
         bundle = words.bundle and bundle_editor(words.bundle, words.variant, stack)

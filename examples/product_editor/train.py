@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of the run: 1.5 GB")
     parser.add_argument("--vae-minutes", type=float, default=9)
     parser.add_argument("--families", type=int, default=60, help="files of 250 families each")
-    parser.add_argument("--steps", type=int, default=6000, help="of the editor, 64 samples each")
+    parser.add_argument("--steps", type=int, default=4500, help="of the editor, 64 samples each")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plot", action="store_true", help="only draw curve.png from the logs")
     words = parser.parse_args()

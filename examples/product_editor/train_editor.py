@@ -207,7 +207,7 @@ class Training:
     @torch.no_grad()
     def resume(self, path: Path) -> None:
         """Go on where `save` was."""
-        content = torch.load(path, weights_only=True)  # noqa: TID251  # tensors and numbers only
+        content = torch.load(path, weights_only=True, map_location="cpu")  # noqa: TID251  # tensors and numbers only
         self.step = content["step"]
         for name, tensor in self.editor.parameters.items():
             tensor.copy_(content["weights"][name])

@@ -9,8 +9,10 @@ import pytest
 from anyport.bundle import open_bundle, pack, unpack
 from anyport.bundle.onevariant import kept_files
 from anyport.errors import BundleError, UsageError
+from anyport.verify import Status, verify_bundle
 from tests.bundle.examples import PLACE, files_of, make_bundle
-from tests.verify.lossy_bundles import lossy_bundle
+from tests.verify.lossy_bundles import lossy_bundle, opener
+from tests.verify.lossy_examples import noisy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +25,9 @@ def test_the_only_variant_is_the_bundle_itself(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "b.zip", "m.port"]
 
 
-@pytest.mark.parametrize(("variant", "proof"), [("fp32", {"arrays", "cases"}), ("int8", {"int8"})])
+@pytest.mark.parametrize(
+    ("variant", "proof"), [("fp32", {"arrays", "cases"}), ("int8", {"arrays", "cases", "int8"})]
+)
 def test_a_variant_keeps_its_graphs_and_its_proof(variant: str, proof: set[str], tmp_path: Path) -> None:
     bundle = lossy_bundle(tmp_path)
     packed = pack(bundle, tmp_path / "one.zip", variant=variant)
@@ -63,3 +67,14 @@ def test_a_damaged_file_is_not_taken_over(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=f"^'{PLACE}/model.onnx' is not the file that was sealed"):
         pack(folder, tmp_path / "a.zip", variant="fp32")
     assert [path.name for path in tmp_path.iterdir()] == ["m.port"]
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+def test_what_is_packed_proves_itself_as_before(variant: str, tmp_path: Path) -> None:
+    bundle = lossy_bundle(tmp_path)
+    packed = pack(bundle, tmp_path / "one.zip", variant=variant)
+    with open_bundle(bundle) as before, open_bundle(packed) as found:
+        wanted = list(verify_bundle(before, opener(noisy(0.02, 0.02)), variant))
+        verdicts = list(verify_bundle(found, opener(noisy(0.02, 0.02))))
+    assert [verdict.to_json() for verdict in verdicts] == [verdict.to_json() for verdict in wanted]
+    assert verdicts[0].status in {Status.PASS, Status.INCONCLUSIVE}

@@ -86,8 +86,21 @@ def test_nothing_is_written_unasked_or_over_a_file(tmp_path: Path, monkeypatch: 
         assert sheet.height == 256
 
 
+@pytest.mark.parametrize("instruction", ["", "  "])
+def test_an_instruction_without_words_is_refused(instruction: str) -> None:
+    with pytest.raises(InputError, match="^the instruction has no words"):
+        edit_picture(demos.SHIPPED, DemoEdit(instruction, None, force=False), as_json=False)
+
+
+def test_what_is_cut_off_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "make the shoe red " * 200
+    assert edit_picture(demos.SHIPPED, DemoEdit(long, None, force=False), as_json=False) == 0
+    assert " tokens, 128 are used" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
-    ("output", "text"), [("a.tiff", "must end in .png, .jpg or .webp"), ("no/a.png", "no")]
+    ("output", "text"),
+    [("", "must end in"), ("a.tiff", "must end in .png, .jpg or .webp"), ("no/a.png", "no")],
 )
 def test_an_output_that_cannot_be_is_refused_before_anything_runs(
     output: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

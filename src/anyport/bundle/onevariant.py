@@ -29,8 +29,8 @@ def with_one_variant(bundle: Bundle, variant: str, near: Path) -> Iterator[Bundl
 
     Args:
         bundle: Every file that is kept is checked on the way.
-        variant: The graphs of the others go, and proof that is not of this one: a lossy variant keeps its own
-            samples, an exact one the answers of PyTorch.
+        variant: The graphs of the others go, and what proves other lossy ones. PyTorch's own answers stay:
+            they prove the parts of a lossy variant that are exact, too.
         near: A file in the folder where it may lie for the time.
 
     Raises:
@@ -61,14 +61,12 @@ def kept_files(manifest: Manifest, variant: str) -> frozenset[str]:
     """Return which files belong to a variant: its graphs, its proof, and all that is of no variant."""
     graphs = manifest.variants[variant].graphs.values()
     used = {path for graph in graphs for path in (graph.file, graph.weights, graph.modules) if path}
-    lossy = {name: lossy_files(name) for name, entry in manifest.variants.items() if entry.metric is not None}
-    others = {path for name, files in lossy.items() if name != variant for path in files}
+    lossy = (name for name, entry in manifest.variants.items() if entry.metric is not None)
+    others = {path for name in lossy if name != variant for path in lossy_files(name)}
 
     def belongs(path: str) -> bool:
         if path.startswith("parts/"):
             return path in used
-        if path.startswith("proof/"):
-            return path in lossy[variant] if variant in lossy else path not in others
-        return True
+        return path not in others
 
     return frozenset(file.path for file in manifest.files if belongs(file.path))

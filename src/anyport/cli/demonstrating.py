@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from anyport.cli.frame import show_json
-from anyport.errors import BundleError
+from anyport.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,10 @@ def edit_picture(folder: Path, asked: DemoEdit, *, as_json: bool) -> int:
     bundle, card = _whole(folder, "editor.port"), _whole(folder, "card.png")
     known = (folder / "instructions.txt").read_text(encoding="utf-8").splitlines()
     instruction = known[0] if asked.instruction is None else asked.instruction
-    target = picture_target(asked.output, exact=False, force=asked.force) if asked.output else None
+    if not instruction.strip():
+        raise InputError("the instruction has no words", do=f"such as --instruction '{known[0]}'")
+    output = asked.output
+    target = None if output is None else picture_target(output, exact=False, force=asked.force)
     with open_task(bundle) as task, Image.open(card) as before:
         found = task.edit([before], instruction)
         sheet = side_by_side(before.convert("RGB"), found.image)
@@ -64,12 +67,15 @@ def edit_picture(folder: Path, asked: DemoEdit, *, as_json: bool) -> int:
         write_picture(target, sheet, None, exact=False, force=asked.force)
     record: dict[str, Any] = {"instruction": instruction, "file": str(target) if target else None}
     if as_json:
-        show_json(record | {"width": found.image.width, "height": found.image.height})
+        size = {"width": found.image.width, "height": found.image.height}
+        show_json(record | size | {"notes": list(found.notes)})
         return 0
     click.echo(f"  edit      {card.name}   {instruction}")
     click.echo(
         f"  written   {target}   before and after" if target else "  -o FILE.png writes before and after"
     )
+    for note in found.notes:
+        click.echo(f"  note: {note}")
     click.echo("\n".join(("  try       --instruction", *(f"            {line}" for line in known))))
     return 0
 
