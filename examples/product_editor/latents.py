@@ -25,11 +25,12 @@ class Codec:
     """A VAE and the transformer's tokens: uint8 pictures to normalised, packed latents, and back.
 
     Args:
-        vae: At rest.
+        vae: At rest, on any device; what goes in and comes out is on the processor.
     """
 
     def __init__(self, vae: AutoencoderKLQwenImage) -> None:
         self._vae = vae.eval().requires_grad_(requires_grad=False)
+        self._device = vae.device
         self._mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1)
         self._spread = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1)
 
@@ -38,15 +39,20 @@ class Codec:
         """Return float32[batch, tokens, 64] of uint8[batch, side, side, 3]."""
         parts = torch.from_numpy(np.ascontiguousarray(pictures)).split(N_BATCH)
         with one_frame():
-            found = [encode(self._vae, part.permute(0, 3, 1, 2).float() / 127.5 - 1)[0] for part in parts]
+            found = [encode(self._vae, self._pixels(part))[0].cpu() for part in parts]
         return packed((torch.cat(found) - self._mean) / self._spread)
+
+    def _pixels(self, pictures: Tensor) -> Tensor:
+        return pictures.to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, side: int) -> NDArray[np.uint8]:
         """Return uint8[batch, side, side, 3] of float32[batch, tokens, 64], rounded as the pipeline does."""
         latents = unpacked(tokens, side // DOWN) * self._spread + self._mean
         with one_frame():
-            made = torch.cat([decode(self._vae, part) for part in latents.split(N_BATCH)])
+            made = torch.cat(
+                [decode(self._vae, part.to(self._device)).cpu() for part in latents.split(N_BATCH)]
+            )
         shares = (made.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1)
         return (shares * 255).round().byte().numpy()
 
@@ -92,10 +98,11 @@ def main() -> None:
     parser.add_argument("vae", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--files", type=int, default=40, help=f"of {N_FAMILIES} families each")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     words = parser.parse_args()
     torch.set_num_threads(1)
     words.folder.mkdir(parents=True, exist_ok=True)
-    codec = Codec(AutoencoderKLQwenImage.from_pretrained(words.vae))
+    codec = Codec(AutoencoderKLQwenImage.from_pretrained(words.vae).to(words.device))
     for number in range(words.files):
         if not (words.folder / f"{number:04}.safetensors").is_file():
             write_families(codec, number, words.folder)

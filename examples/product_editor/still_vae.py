@@ -46,7 +46,7 @@ def inflate(vae: AutoencoderKLQwenImage) -> AutoencoderKLQwenImage:
     for convolution in _causal(vae):
         now = convolution.weight.detach()
         if now.shape[2:] == (1, 3, 3):
-            past = torch.zeros(*now.shape[:2], 2, 3, 3)
+            past = now.new_zeros(*now.shape[:2], 2, 3, 3)
             convolution.weight = nn.Parameter(torch.cat((past, now), dim=2))
     return vae
 

@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--families", type=int, default=60, help="files of 250 families each")
     parser.add_argument("--steps", type=int, default=4500, help="of the editor, 64 samples each")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", help="cuda or cpu: cuda where there is one, if absent")
     parser.add_argument("--plot", action="store_true", help="only draw curve.png from the logs")
     words = parser.parse_args()
     run = words.folder
@@ -33,12 +34,13 @@ def main() -> None:
         plot(run)
         return
     tokens, vae, latents, editor = (str(run / name) for name in ("tokenizer", "vae", "latents", "editor"))
-    threads = ("--threads", str(words.threads))
+    device = ("--device", words.device) if words.device else ()
+    threads = ("--threads", str(words.threads), *device)
     if not (run / "tokenizer" / "tokenizer.json").is_file():
         _step("tokens.py", tokens)
     if not (run / "vae" / "config.json").is_file():
         _step("train_vae.py", vae, "--minutes", str(words.vae_minutes), *threads)
-    _step("latents.py", vae, latents, "--files", str(words.families))
+    _step("latents.py", vae, latents, "--files", str(words.families), *device)
     _step("train_editor.py", tokens, vae, latents, editor, "--steps", str(words.steps), *threads)
     _step("assemble.py", str(run / "editor" / "training.pt"), vae, tokens, "--folder", str(run / "model"))
 

@@ -1,4 +1,4 @@
-"""Trains the VAE on cards: first the whole of it, then, with the encoder at rest, the decoder alone."""
+"""Trains the VAE on cards; a training that is stopped begins anew."""
 
 import argparse
 import json
@@ -55,29 +55,27 @@ def psnr_db(vae: AutoencoderKLQwenImage, pictures: Tensor) -> Tensor:
     return -10 * torch.log10(((made - pictures) / 2).square().mean((1, 2, 3)))
 
 
-def train(
-    vae: AutoencoderKLQwenImage, minutes: float, *, decoder_only: bool, log: Path, lr: float = 1.0
-) -> None:
+def train(vae: AutoencoderKLQwenImage, minutes: float, log: Path) -> None:
     """Train a deflated VAE in place; it ends with the running mean of its weights.
 
     Args:
-        vae: Deflated.
+        vae: Deflated, on any device.
         minutes: How long, by the clock.
-        decoder_only: Whether the encoder rests; latents then carry the noise that an editor leaves.
         log: Gets one JSON line per check.
-        lr: Times the learning rates.
     """
-    draw, chance = random.Random(1), np.random.default_rng(0)
-    pool, checked = cards(draw, N_POOL), tensor_of(cards(random.Random(99), N_CHECKED, unseen=True))
-    parts = (vae.post_quant_conv, vae.decoder) if decoder_only else (vae,)
-    parameters = [parameter for part in parts for parameter in part.parameters()]
-    optimisers = _optimisers(parameters, lr)
+    draw, chance, device = random.Random(1), np.random.default_rng(0), vae.device
+    pool, checked = (
+        cards(draw, N_POOL),
+        tensor_of(cards(random.Random(99), N_CHECKED, unseen=True)).to(device),
+    )
+    parameters = list(vae.parameters())
+    optimisers = _optimisers(parameters)
     mean = [parameter.detach().clone() for parameter in parameters]
     start, cpu_start, n_steps, checks = time.monotonic(), time.process_time(), 0, 0
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         _set_rate(optimisers, min(1.0, (n_steps + 1) / 50) * max(0.02, min(1.0, 1.6 * (1 - share))))
         pool[chance.integers(0, N_POOL, N_FRESH)] = cards(draw, N_FRESH)
-        loss = _loss(vae, tensor_of(pool[chance.integers(0, N_POOL, N_BATCH)]), decoder_only=decoder_only)
+        loss = _loss(vae, tensor_of(pool[chance.integers(0, N_POOL, N_BATCH)]).to(device))
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimiser in optimisers:
@@ -97,24 +95,18 @@ def train(
     _swap(parameters, mean)
 
 
-def _loss(vae: AutoencoderKLQwenImage, pictures: Tensor, *, decoder_only: bool) -> Tensor:
-    if decoder_only:
-        with torch.no_grad():
-            mean, _ = encode(vae, pictures)
-            spread = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1)
-        noise = 0.1 * torch.rand(len(mean), 1, 1, 1) * spread * torch.randn_like(mean)
-        return reconstruction_loss(decode(vae, mean + noise), pictures)
+def _loss(vae: AutoencoderKLQwenImage, pictures: Tensor) -> Tensor:
     mean, log_variance = encode(vae, pictures)
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
     latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
     return reconstruction_loss(decode(vae, latents), pictures) + KL * divergence
 
 
-def _optimisers(parameters: list[nn.Parameter], lr: float) -> list[torch.optim.Optimizer]:
+def _optimisers(parameters: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
     kernels = [p for p in parameters if p.ndim >= 4 and min(p.shape[:2]) >= 8]
     others = [p for p in parameters if not (p.ndim >= 4 and min(p.shape[:2]) >= 8)]
-    found: list[torch.optim.Optimizer] = [Muon(kernels, lr=0.02 * lr, momentum=0.9)]
-    found.append(torch.optim.AdamW(others, lr=2e-3 * lr, betas=(0.9, 0.99), weight_decay=1e-4))
+    found: list[torch.optim.Optimizer] = [Muon(kernels, lr=0.02, momentum=0.9)]
+    found.append(torch.optim.AdamW(others, lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4))
     for optimiser in found:
         for group in optimiser.param_groups:
             group["full_lr"] = group["lr"]
@@ -137,7 +129,7 @@ def _swap(parameters: list[nn.Parameter], others: list[Tensor]) -> None:
 
 def measure_latents(vae: AutoencoderKLQwenImage) -> None:
     """Write mean and standard deviation of the latents' channels into the configuration."""
-    pictures = tensor_of(cards(random.Random(7), 1024))
+    pictures = tensor_of(cards(random.Random(7), 1024)).to(vae.device)
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         latents = torch.cat([encode(vae, part)[0] for part in pictures.split(64)])
     mean, spread = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
@@ -145,27 +137,24 @@ def measure_latents(vae: AutoencoderKLQwenImage) -> None:
 
 
 def main() -> None:
-    """Train, or go on training the decoder of `--decoder-of`, and write the folder of a VAE."""
+    """Train, and write the folder of a VAE."""
     parser = argparse.ArgumentParser(description="Train the VAE of the product editor.")
     parser.add_argument("folder", type=Path, help="where the VAE is written")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--decoder-of", type=Path, help="a trained VAE whose encoder stays")
+    parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     words = parser.parse_args()
     torch.set_num_threads(words.threads)
     torch.manual_seed(0)
-    source = words.decoder_of
-    vae = (
-        deflate(AutoencoderKLQwenImage.from_pretrained(source)) if source else deflate(new_vae(), gain=3**0.5)
-    )
+    vae = deflate(new_vae(), gain=3**0.5).to(words.device)
     words.folder.mkdir(parents=True, exist_ok=True)
     log = words.folder / "log.jsonl"
+    log.unlink(missing_ok=True)
     vae.encoder.compile(dynamic=False)  # 1.4 times as fast, 2.3 times on two threads, after a minute
     vae.decoder.compile(dynamic=False)
     with one_frame():
-        train(vae, words.minutes, decoder_only=bool(source), log=log, lr=0.5 if source else 1.0)
-        if not source:
-            measure_latents(vae)
+        train(vae, words.minutes, log)
+        measure_latents(vae)
     inflate(vae).save_pretrained(words.folder)
 
 
