@@ -8,10 +8,12 @@ from typing import Any, Final
 import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus as plus
 import torch
 from diffusers import AutoencoderKLQwenImage, QwenImageEditPlusPipeline
+from diffusers.utils import logging as diffusers_reports
 from networks import new_scheduler
 from train_editor import Editor
 from transformers import Qwen2Tokenizer, Qwen2VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.utils import logging as transformers_reports
 from vision import MEAN, MERGE, PATCH, PIXELS, STD
 
 FOLDER: Final = Path(__file__).with_name("model")
@@ -82,6 +84,9 @@ def open_pipeline(folder: Path = FOLDER) -> QwenImageEditPlusPipeline:
     made from its parts, because its own loader asks for torchvision.
     """
     plus.VAE_IMAGE_SIZE = SIDE * SIDE
+    for reports in (diffusers_reports, transformers_reports):
+        reports.set_verbosity_error()  # what is optional, such as accelerate
+        reports.disable_progress_bar()
     pipeline = QwenImageEditPlusPipeline.from_pretrained(folder, processor=_processor(folder / "processor"))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

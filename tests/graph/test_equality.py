@@ -72,7 +72,7 @@ def test_missing_weights_make_a_graph_different_whatever_it_answers(tmp_path: Pa
 def test_a_graph_that_does_not_open(tmp_path: Path) -> None:
     found = judged("garbage", tmp_path)
     assert found.status == "failed"
-    assert found.reason.startswith("level all: opening the graph failed: ")
+    assert found.reason.startswith("level all: out.onnx is no whole .onnx file: ")
 
 
 def test_a_reference_that_reacts_to_nothing_proves_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anyport.recipe.qwen_edit_transformer import Transformer, real_rotation
+from anyport.recipe.qwen_edit_transformer import Transformer, real_rotation, step_frequencies
 from anyport.task.edit_rope import rope_tables
 from anyport.task.edit_settings import RopeSettings
 from tests.recipe.qwen_folders import SIZES, make_transformer
@@ -82,8 +82,9 @@ def test_every_table_matters(transformer: Any, name: str) -> None:
 
 @torch.no_grad()
 def test_the_cure_leaves_nothing_behind(transformer: Any) -> None:
-    replaced = [transformer.pos_embed, *(block.attn for block in transformer.transformer_blocks)]
-    with real_rotation(transformer):
+    attentions = [block.attn for block in transformer.transformer_blocks]
+    replaced = [transformer.pos_embed, transformer.time_text_embed.time_proj, *attentions]
+    with real_rotation(transformer, step_frequencies(transformer)):
         assert all("forward" in vars(module) for module in replaced)
     assert not any("forward" in vars(module) for module in replaced)
     given, grids = feeds([(2, 3), (4, 5)], 7), [(2, 3), (4, 5)]
