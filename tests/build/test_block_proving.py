@@ -238,7 +238,7 @@ def test_the_denoiser_that_was_exported_without_weights_is_proven(weights: str, 
     source = StreamSource(model, open_checkpoint(tmp_path / "checkpoint"))
     translated = translate_part(part, source)
     path = tmp_path / "model.onnx"
-    store_streamed(translated, path, StreamOptions(weights=weights))  # type: ignore[arg-type]
+    store_streamed(translated, path, StreamOptions(weights=weights))  # type: ignore[arg-type]  # of a table
     made = MadeGraph(path, translated.converted.modules)
     settings = BuildSettings(max_cases=10, max_case_bytes=200_000)
     verdict = verify_by_blocks(part, source, made, settings, n_float64=2)

@@ -42,11 +42,11 @@ def weightless() -> Iterator[None]:
             parameter = nn.Parameter(empty, requires_grad=parameter.requires_grad)
         register(self, name, parameter)
 
-    nn.Module.register_parameter = register_empty  # type: ignore[method-assign, assignment]
+    nn.Module.register_parameter = register_empty  # type: ignore[method-assign, assignment]  # torch offers no hook
     try:
         yield
     finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+        nn.Module.register_parameter = register  # type: ignore[method-assign]  # as it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +95,14 @@ def _empty(module: nn.Module, stored: Collection[int]) -> None:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # the first keeps its id its own
     # not by setattr, which would untie
-    tables = [table for child in module.modules() for table in (child._parameters, child._buffers)]  # noqa: SLF001
+    tables = [table for child in module.modules() for table in (child._parameters, child._buffers)]  # noqa: SLF001  # see above
     for table in tables:
         for name, tensor in list(table.items()):
             if tensor is None or id(tensor) not in stored:
                 continue
             if id(tensor) not in made:
                 made[id(tensor)] = tensor, _fake(tensor, mode)
-            table[name] = made[id(tensor)][1]  # type: ignore[assignment]
+            table[name] = made[id(tensor)][1]  # type: ignore[assignment]  # one of two tables
 
 
 def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
