@@ -18,9 +18,9 @@ from torch import nn
 from anyport.build.block_proving import (
     MadeGraph,
     blocks_of,
+    planned,
     prove_by_blocks,
     streamed_subject,
-    verify_by_blocks,
 )
 from anyport.build.plan import BuildSettings
 from anyport.bundle import TensorFileWriter
@@ -241,7 +241,8 @@ def test_the_denoiser_that_was_exported_without_weights_is_proven(weights: str, 
     store_streamed(translated, path, StreamOptions(weights=weights))  # type: ignore[arg-type]  # of a table
     made = MadeGraph(path, translated.converted.modules)
     settings = BuildSettings(max_cases=10, max_case_bytes=200_000)
-    verdict = verify_by_blocks(part, source, made, settings, n_float64=2)
+    spec, plan = planned(part, settings)
+    verdict = prove_by_blocks(streamed_subject(part, source, made), plan, spec, BlockSettings(2))
     assert verdict.status is Status.PASS, verdict.table()
     where = "weights are read where the checkpoint has them" if weights == "reference" else "weights found"
     assert where in verdict.leg("weights").line

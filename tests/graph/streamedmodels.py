@@ -11,9 +11,9 @@ from diffusers import QwenImageTransformer2DModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from anyport.graph.hollow import weightless
 from anyport.graph.streamed import StreamOptions, StreamSource, stream_export
 from anyport.recipe import Part
+from anyport.recipe.weightless import weightless
 from anyport.source import open_checkpoint
 from anyport.tensors import Signature, dim, tensor
 from tests.recipe.qwen_folders import varied

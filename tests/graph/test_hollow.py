@@ -5,27 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from anyport.errors import SourceError
 from anyport.graph.capture import capture
-from anyport.graph.hollow import hollow, weightless
+from anyport.graph.hollow import hollow
+from anyport.recipe.weightless import weightless
 from anyport.source import check_against, open_checkpoint, wanted_weights
 from tests.graph.streamedmodels import Speller, empty_speller, part_of, write_speller
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def test_weightless_modules_have_shapes_ties_and_what_they_compute() -> None:
-    module = empty_speller()
-    assert all(weight.is_meta for weight in module.parameters())
-    assert module.head.weight is module.embed.weight
-    assert module.second.weight is module.first.weight
-    assert torch.equal(module.get_buffer("table"), Speller().get_buffer("table"))
-    assert not nn.Linear(2, 2).weight.is_meta  # outside all is as ever
 
 
 def test_a_hollow_part_has_fake_weights_that_stay_tied(tmp_path: Path) -> None:

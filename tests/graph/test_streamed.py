@@ -165,7 +165,7 @@ def test_a_type_that_a_reference_cannot_read_is_refused_and_a_copy_converts_it(t
     with pytest.raises(ExportError) as raised:
         stream_speller(tmp_path / "checkpoint", tmp_path / "out", FORMS["reference"])
     assert "is stored in F64, and the graph computes with it as FLOAT" in raised.value.what
-    assert raised.value.do == "StreamOptions(weights='copy') converts it"
+    assert raised.value.do == "--weights copy, or StreamOptions('copy'), converts it"
     graph = stream_speller(tmp_path / "checkpoint", tmp_path / "copy", FORMS["copy"])
     ids = ids_of(2, 5)
     found = open_session(graph.path).run({"ids": ids})["logits"]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from anyport.errors import SourceError, UsageError
+from anyport.errors import SourceError
 from anyport.recipe.adapters import Adapter, merge_adapter
 from anyport.source import check_against, open_checkpoint, wanted_weights
-from anyport.source.merging import LazyWeights, as_torch, check_stays, lazy_weights
+from anyport.source.merging import LazyWeights, as_torch, lazy_weights
 from tests.recipe.loras import drawn, linear_layers, tensors
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Network(nn.Module):
@@ -80,16 +83,4 @@ def test_an_adapter_of_another_model_is_refused_as_ever(tmp_path: Path) -> None:
     assert caught.value.what == (
         "the LoRA 'x.safetensors' has 'other.lora_A.weight' and 1 more, which fits no linear layer of this "
         "model"
-    )
-
-
-def test_weights_that_stay_where_they_are_take_no_adapter() -> None:
-    check_stays("copy", (Adapter(Path("x.safetensors")),))
-    check_stays("reference", ())
-    with pytest.raises(UsageError) as caught:
-        check_stays("reference", (Adapter(Path("x.safetensors")),))
-    assert str(caught.value) == (
-        "the LoRA 'x.safetensors' cannot be merged into weights that stay where they are\n"
-        "  where: --weights reference\n"
-        "  do:    copy the weights: the merged weights are then written into the bundle"
     )

@@ -17,10 +17,10 @@ from anyport.source import TorchReference
 from anyport.source.float64 import NoTwinError, run_in_float64
 from anyport.source.merging import LazyWeight
 from anyport.source.streaming import (
+    StreamedSession,
     StreamedWeights,
     lifted,
     run_streamed,
-    streamed_reference,
     weights_inside,
 )
 from anyport.tensors import Signature, tensor
@@ -161,7 +161,8 @@ def test_the_reference_gives_the_answers_and_floors_of_the_loaded_one() -> None:
     signature = Signature((tensor("x", "float32[3, 8]"),), (tensor("y", "float32[3, 4]"),), {})
     case = Case("one", "random", {}, {"x": Normal(1)}, {})
     expected = TorchReference(Part("net", net, signature)).answer(case)
-    found = streamed_reference(Part("net", empty, signature), weights).answer(case)
+    part = Part("net", empty, signature)
+    found = TorchReference(part, StreamedSession(part, weights)).answer(case)
     np.testing.assert_array_equal(found.outputs["y"], expected.outputs["y"])
     assert found.floors["y"].max_abs == pytest.approx(expected.floors["y"].max_abs)
     assert found.floors["y"].how == "PyTorch float32 against float64, streamed"

@@ -63,34 +63,13 @@ class MadeGraph:
     adapters: tuple[Adapter, ...] = ()
 
 
-def verify_by_blocks(
-    part: Part, source: StreamSource, made: MadeGraph, settings: BuildSettings, n_float64: int = 3
-) -> Verdict:
-    """Hold a part that was exported without its weights against PyTorch, as `verify_part` does with weights.
-
-    This is what a build with ``--weights`` calls. `anyport.source.streaming.streamed_reference` gives
-    answers to whole cases, with their floors, for the bundle's own proof.
-
-    Args:
-        part: That was exported, before or after; it needs ``blocks``.
-        source: Of its weights; the same checkpoint that the graph was made of.
-        made: The graph.
-        settings: Of the build: the cases, the user's limits.
-        n_float64: As in `BlockSettings`.
-
-    Raises:
-        ExportError: The graph cannot be cut where the module is.
-        MismatchError: PyTorch itself answers NaN or infinity.
-        SourceError: The checkpoint does not fit the module.
-        UsageError: The part does not say where its blocks are.
-    """
+def planned(part: Part, settings: BuildSettings) -> tuple[PartSpec, CasePlan]:
+    """Return what a part that was exported without its weights is called, and which cases it answers."""
     signature = part.signature
     names = (part.name, VARIANT, signature.inputs, signature.outputs, signature.dims)
     sweep = sweep_settings(settings, example_sizes(tuple(signature.dims.values())), part.max_case_bytes)
     plan = plan_cases(signature.inputs, signature.dims, sweep, given_cases(part), signature.outputs)
-    subject = streamed_subject(part, source, made)
-    how = BlockSettings(n_float64, settings.gates)
-    return prove_by_blocks(subject, plan, PartSpec(*names, command=settings.show_command), how)
+    return PartSpec(*names, command=settings.show_command), plan
 
 
 def streamed_subject(part: Part, source: StreamSource, made: MadeGraph) -> BlockSubject:

@@ -75,6 +75,8 @@ class BuildTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         attention: ``fused`` adds a variant for ONNX Runtime where that is faster here, ``plain`` does not;
             left out, the recipe decides.
         storage: ``as-is`` keeps the 16 bits of a checkpoint in bfloat16 or float16, ``float32`` widens them.
+        weights: Never loaded, but streamed from the checkpoint: ``copy`` into the bundle, or left there and
+            referred to: ``reference``. Left out, the model is loaded.
     """
 
     opset: int = DEFAULT_OPSET
@@ -85,6 +87,7 @@ class BuildTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefer: Literal["size", "speed"] = "speed"
     attention: Literal["fused", "plain"] | None = None
     storage: Storage = "as-is"
+    weights: Literal["copy", "reference"] | None = None
 
 
 class CalibrateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -83,6 +83,7 @@ def _fused(
         progress("attention", f"{name} stays plain: a simplifier has rewritten its attention")
         return proven
     equality = recorded_equality(proven.recorder, proven.verdict, plan.settings.gates)
+    equality = replace(equality, weights=proven.options.weights)
     found = Judge(plain, equality).judge(output, proven.optimization)
     is_as_good = found.status == "equal" or (
         found.status == "unproven" and proven.verdict.status is not Status.PASS

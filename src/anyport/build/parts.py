@@ -19,6 +19,8 @@ from anyport.graph.attention import find_attention
 from anyport.graph.capture import capture
 from anyport.graph.deriving import note_derivations
 from anyport.graph.storing import Graph, StoreOptions, store
+from anyport.runtime import SessionOptions
+from anyport.runtime.shards import shards_of
 from anyport.source import find_ranges
 from anyport.verify import Status, Verdict
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from anyport.graph.convert import Converted
     from anyport.graph.simplification import Simplification
     from anyport.recipe import Model, Part
-    from anyport.runtime import Optimization
+    from anyport.runtime import Optimization, Weights
     from anyport.source import Ranges
 
 PROOF_BYTES: Final = 19_000_000  # the arrays of a proof; with its cases it stays under 20 MB
@@ -51,6 +53,7 @@ class ProvenPart:
         ranges: How large the numbers inside it become; ``None`` if it has no cases of its own.
         attention: Where it could be one operator of ONNX Runtime.
         runtime: The only runtime that has the graph's operators; ``None``: any.
+        weights_folder: The checkpoint that the graph refers to; ``None``: it has its weights.
     """
 
     part: Part
@@ -62,6 +65,15 @@ class ProvenPart:
     ranges: Ranges | None = None
     attention: tuple[AttentionSite, ...] = ()
     runtime: str | None = None
+    weights_folder: Path | None = None
+
+    @property
+    def options(self) -> SessionOptions:
+        """How the graph is opened; one that was made without loading its weights is not loaded either."""
+        weights: Weights | None = "mapped" if self.part.stored is not None else None
+        return SessionOptions(
+            optimization=self.optimization, weights=weights, weights_folder=self.weights_folder
+        )
 
     @property
     def optimization(self) -> Optimization:
@@ -79,6 +91,7 @@ def graph_entry(part: Part, variant: str, graph: Graph, optimization: Optimizati
     """Describe a graph that lies in ``parts/<part>/<variant>/`` for the manifest."""
     place = f"parts/{part.name}/{variant}"
     has_modules = (graph.path.parent / "modules.json").is_file()
+    shards = shards_of(graph.path)
     return GraphEntry(
         file=f"{place}/{graph.path.name}",
         weights=f"{place}/{graph.weights.name}" if graph.weights else None,
@@ -89,6 +102,8 @@ def graph_entry(part: Part, variant: str, graph: Graph, optimization: Optimizati
         n_parameters=graph.n_parameters,
         stored=dict(graph.stored),
         optimization=optimization,
+        external=bool(shards),
+        shards=list(shards),
     )
 
 
@@ -110,8 +125,7 @@ def export_and_prove(
     attention = find_attention(converted.model)
     graph = store(converted, path, options)
     (folder / "modules.json").write_bytes(converted.modules.encode())
-    axes = ", ".join(f"{name} {dim}" for name, dim in part.signature.dims.items()) or "none"
-    progress("export", f"{part.name}   {export_text(graph)}   dynamic axes: {axes}")
+    progress("export", f"{part.name}   {export_text(graph)}   dynamic axes: {axes_text(part)}")
     recorder = recorder_of(part, plan.settings, PROOF_BYTES // len(model.parts))
     verdict = verify_part(part, captured, path, recorder, plan.settings)
     progress("verify", verdict.summary())
@@ -129,6 +143,11 @@ def export_and_prove(
     note_derivations(folder / "modules.json", captured.program, path)
     steps = (*steps, simplified.step)
     return replace(proven, graph=simplified.graph, steps=steps, simplification=simplified.found)
+
+
+def axes_text(part: Part) -> str:
+    """Name the axes of a part that stay free."""
+    return ", ".join(f"{name} {dim}" for name, dim in part.signature.dims.items()) or "none"
 
 
 def _ranges(part: Part, progress: Callable[[str, str], None]) -> Ranges | None:

@@ -84,6 +84,8 @@ def export_plain(plan: BuildPlan, progress: Callable[[str, str], None]) -> Expor
     Raises:
         AnyportError: Anything that stops it; nothing is written then.
     """
+    if plan.description.build.weights is not None:
+        raise UsageError("a plain file has its weights", where="[build] weights", do="anyport build")
     model = load_model(plan, progress)
     if len(model.parts) != 1:
         names = ", ".join(part.name for part in model.parts)

@@ -13,6 +13,10 @@ from anyport.verify import Gates
 
 _MORE: Final = ", more where many inputs need them"
 _STORAGES: Final = {"as-is": "", "float32": ", weights of 16 bits widened to float32"}
+_WEIGHTS: Final = {
+    "copy": "streamed into the bundle, never loaded",
+    "reference": "stay in the checkpoint, which the bundle refers to",
+}
 UNPROVEN_TASK: Final = "unproven-task"
 ALLOWED: Final = ("failed", "inconclusive", UNPROVEN_TASK)  # what a user may allow by name
 
@@ -81,6 +85,7 @@ class BuildPlan:
             f"verify    at most {self.settings.max_cases} cases of {case_mib} MiB{_MORE}",
             *(f"simplify  {made.simplify}" for _ in [made.simplify] if made.simplify != NO_SIMPLIFIER),
             *(f"attention {made.attention}" for _ in [made.attention] if made.attention),
+            *(f"weights   {_WEIGHTS[word]}" for word in [made.weights] if word),
             *(f"compress  {method}" for method in made.compress),
             f"write     {self.output.name}"
             + ("  (an existing one is replaced)" if self.settings.force else ""),
@@ -98,6 +103,7 @@ class BuildPlan:
             arguments=self.description.arguments,
             cases=cases.function if cases else None,
             adapters=self.description.model.adapters,
+            streamed=self.description.build.weights is not None,
         )
 
 

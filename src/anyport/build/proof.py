@@ -18,15 +18,24 @@ if TYPE_CHECKING:
     from anyport.build.plan import BuildSettings
     from anyport.build.proving import Recorded
     from anyport.recipe import Part
+    from anyport.verify import Reference
 
 _MIN_SAMPLE: Final = 256
 
 
-def recorder_of(part: Part, settings: BuildSettings, budget_bytes: int) -> Recorder:
+def recorder_of(
+    part: Part, settings: BuildSettings, budget_bytes: int, reference: Reference | None = None
+) -> Recorder:
     """Return a recorder of PyTorch's answers, under which every case of a part fits the budget.
 
     Where the outputs are large or many (the 24 tensors of a decoder's cache, over 84 cases), a sample of each
     is kept. Whole numbers are never sampled: which score an index was chosen by shows in the whole only.
+
+    Args:
+        part: That answers.
+        settings: How many cases there are.
+        budget_bytes: Of the arrays.
+        reference: Who answers for it, if not the module with weights in memory.
     """
     outputs = part.signature.outputs
     # all of --max-cases, or the user's own in half of them and those that a verdict needs (verify/sweep.py)
@@ -35,7 +44,7 @@ def recorder_of(part: Part, settings: BuildSettings, budget_bytes: int) -> Recor
     is_sampled = all(spec.is_float for spec in outputs)
     # half of it: the other half is for the inputs that users give
     limit = max(_MIN_SAMPLE, budget_bytes // 2 // (n_cases * element_bytes)) if is_sampled else None
-    return Recorder(TorchReference(part), budget_bytes, limit)
+    return Recorder(reference or TorchReference(part), budget_bytes, limit)
 
 
 def proof_of(recorders: Mapping[str, Recorder]) -> tuple[Proof, dict[str, np.ndarray]]:

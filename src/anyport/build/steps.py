@@ -27,6 +27,8 @@ from anyport.build.provenance import created_at, provenance_of
 from anyport.build.proving import VARIANT, read_cases_once
 from anyport.build.report import machine_report
 from anyport.build.simplifying import simplify_settings
+from anyport.build.streamed_part import export_streamed
+from anyport.build.streams import check_streaming, lent_weights
 from anyport.build.task_compressing import check_task_samples, compress_task, is_task_judged
 from anyport.build.task_proving import ask_original, prove_task, task_note
 from anyport.bundle import (
@@ -40,6 +42,8 @@ from anyport.bundle import (
     write_file_atomically,
     write_proof,
 )
+from anyport.bundle.disk import size_text
+from anyport.bundle.manifest import files_outside
 from anyport.bundle.task_proof import write_task_proof
 from anyport.errors import CompressError, UsageError
 from anyport.source import find_model
@@ -136,7 +140,8 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
         for part in model.parts:
             folder = staging.folder / "parts" / part.name / VARIANT
             folder.mkdir(parents=True)
-            proven.append(export_and_prove(model, part, plan, progress, folder))
+            export = export_and_prove if part.stored is None else export_streamed
+            proven.append(export(model, part, plan, progress, folder))
         fused = fuse_parts(proven, plan, progress) if _fuses(model, plan) else None
         whole = _proven_task(model, asked, [proven, *([fused] if fused else [])], plan, progress)
         verdicts = [*(p.verdict for p in proven), *(one.verdict for one in whole)]
@@ -145,11 +150,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
         variants = _compressed(model, proven, plan, progress)
         manifest, digest = _seal(staging.folder, model, (proven, verdicts, variants, fused), plan)
         staging.commit()
-    size_mb = sum(entry.size_bytes for entry in manifest.files) / 1e6
-    progress(
-        "bundle",
-        f"{plan.output.name}   {len(manifest.files)} files, {size_mb:.1f} MB   sha256 {digest[:12]}…",
-    )
+    progress("bundle", f"{plan.output.name}   {_size_text(manifest)}   sha256 {digest[:12]}…")
     result = BuildResult(
         plan.output,
         manifest,
@@ -163,6 +164,13 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     )
     _write_report(result, time.monotonic() - started_s)
     return result
+
+
+def _size_text(manifest: Manifest) -> str:
+    size_mb = sum(entry.size_bytes for entry in manifest.files) / 1e6
+    outside = files_outside(manifest)
+    more = f", beside {size_text(sum(outside.values()))} of the checkpoint" if outside else ""
+    return f"{len(manifest.files)} files, {size_mb:.1f} MB{more}"
 
 
 def _proven_task(
@@ -185,6 +193,7 @@ def check_words(plan: BuildPlan) -> None:
         UsageError: There is no such thing.
     """
     simplify_settings(plan.description.build.simplify)
+    check_streaming(plan)
     check_compression(plan)
 
 
@@ -194,7 +203,8 @@ def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     model = find_model(plan.request).built_for(table.task)
     model = _fixed(model, plan.description.build.fix, progress)
     # a mistake in the user's cases is told before the export, which takes longer
-    model = replace(model, parts=tuple(read_cases_once(part) for part in model.parts))
+    with lent_weights(model):
+        model = replace(model, parts=tuple(read_cases_once(part) for part in model.parts))
     task = table.task or model.task
     settings = laid_over(model.settings, plan.description.settings)
     if task is not None:
@@ -238,6 +248,8 @@ def _compressed(
 
 def _fuses(model: Model, plan: BuildPlan) -> bool:
     asked = plan.description.build.attention
+    if plan.description.build.weights == "reference":  # it is fused already
+        return False
     return model.fuses_attention if asked is None else asked == "fused"
 
 

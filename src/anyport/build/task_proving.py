@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from anyport.build.fusing import FUSED_VARIANT
@@ -11,9 +11,10 @@ from anyport.build.parts import is_allowed
 from anyport.build.plan import UNPROVEN_TASK
 from anyport.build.proving import VARIANT
 from anyport.build.room import free_memory_bytes
+from anyport.build.streams import lent_weights
 from anyport.bundle.disk import size_text
 from anyport.errors import SourceError, UsageError
-from anyport.runtime import SessionOptions, open_session
+from anyport.runtime import open_session
 from anyport.task.graphs import OpenGraphs
 from anyport.task.memory_peak import PeakMemory
 from anyport.verify.whole_task import judge_task
@@ -91,15 +92,17 @@ def ask_original(model: Model, plan: BuildPlan, progress: Callable[[str, str], N
         return None
     _check_room(model)
     recorded = []
-    for request, answer in model.task_cases(model.settings):
-        recorded.append((request, answer))
-        progress("original", f"answered '{request.name}'")  # each runs the whole model several times
+    with lent_weights(model):
+        for request, answer in model.task_cases(model.settings):
+            recorded.append((request, answer))
+            progress("original", f"answered '{request.name}'")  # each runs the whole model several times
     return TaskAnswers(model.task, recorded)
 
 
 def _check_room(model: Model) -> None:
     """Refuse what would end in the middle: all graphs are opened beside the model, and copy their weights."""
-    weights = {id(w): w.nbytes for part in model.parts for w in part.module.parameters()}
+    loaded = [part for part in model.parts if part.stored is None]
+    weights = {id(w): w.nbytes for part in loaded for w in part.module.parameters()}
     needed, free = sum(weights.values()), free_memory_bytes(with_swap=True)
     if free is not None and needed > free:
         raise SourceError(
@@ -133,7 +136,7 @@ def prove_task(
     with ExitStack() as stack, PeakMemory() as peak:
         sessions = {}
         for one in proven:
-            options = SessionOptions(optimization=one.optimization, libraries=tuple(plan.settings.libraries))
+            options = replace(one.options, libraries=tuple(plan.settings.libraries))
             sessions[one.part.name] = open_session(one.graph.path, options)
             stack.callback(sessions[one.part.name].close)
         graphs = OpenGraphs(

@@ -12,6 +12,7 @@ from anyport.bundle.manifest import (
     MAX_SEAL_BYTES,
     SEAL_NAME,
     decode_sealed,
+    files_outside,
 )
 from anyport.bundle.onevariant import with_one_variant
 from anyport.bundle.reading import Bundle, open_bundle
@@ -50,18 +51,13 @@ def pack(path: str | Path, output: str | Path, *, variant: str | None = None, fo
 
 
 def _check_weights_inside(bundle: Bundle) -> None:
-    shards = {
-        shard.file: shard.size_bytes
-        for variant in bundle.manifest.variants.values()
-        for graph in variant.graphs.values()
-        for shard in graph.shards
-    }
+    shards = files_outside(bundle.manifest)
     if shards:
         raise UsageError(
             f"the bundle refers to a checkpoint that is not in it: {len(shards)} files, "
             f"{size_text(sum(shards.values()))}",
             where=str(bundle.path),
-            do="store its graphs with their weights copied, and pack that; or keep folder and checkpoint",
+            do="build it with --weights copy, and pack that; or keep folder and checkpoint",
         )
 
 

@@ -211,6 +211,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: list[FileEntry]
 
 
+def files_outside(manifest: Manifest) -> dict[str, int]:
+    """Return the files of a checkpoint that the bundle refers to, and their sizes in bytes."""
+    graphs = [graph for variant in manifest.variants.values() for graph in variant.graphs.values()]
+    return {shard.file: shard.size_bytes for graph in graphs for shard in graph.shards}
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of ``manifest.json``: the same manifest gives the same bytes.
 

@@ -13,7 +13,7 @@ from anyport.cli.options import SizeType, force_option, json_option, library_opt
 from anyport.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from anyport.build import BuildPlan, BuildSettings
 
@@ -22,6 +22,8 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 _FACTS: Final = ("name", "version", "task", "author", "license", "trained_at", "description")
 
 
+# where each case reads all weights again, twice
+_STREAMED: Final = {"max_cases": 16, "max_case_bytes": 256 << 10}
 _ALLOWED: Final = ("failed", "inconclusive")
 
 
@@ -44,10 +46,12 @@ def _with_checking(function: _F, allowed: Sequence[str], help_text: str) -> _F:
         click.option(
             "--max-cases",
             type=int,
-            help="At most this many cases, more where many inputs need them.  [default: 40]",
+            help="At most this many cases, or what many inputs need.  [default: 40; 16 with --weights]",
         ),
         click.option(
-            "--max-case-bytes", type=SizeType(), help="Largest inputs of one case.  [default: 64MiB]"
+            "--max-case-bytes",
+            type=SizeType(),
+            help="Largest inputs of one case.  [default: 64MiB; 256KiB with --weights]",
         ),
         click.option("--seed", type=int, help="Of the random cases.  [default: 0]"),
         click.option("--rtol", type=float, help="Your own limit: relative error."),
@@ -125,6 +129,11 @@ def model_options(function: _F) -> _F:
 def variant_options(function: _F) -> _F:
     """Add the options that say which variants a bundle has; those of `describing_options` stand below."""
     options = (
+        click.option(
+            "--weights",
+            type=click.Choice(["copy", "reference"]),
+            help="Never load them: stream a copy into the bundle, or refer to the checkpoint.",
+        ),
         click.option("--simplify", metavar="auto|TOOLS", help="Fewer nodes, proven equal: auto, onnxslim, …"),
         click.option(
             "--attention",
@@ -178,12 +187,14 @@ def plan_from(target: str, chosen: dict[str, Any]) -> BuildPlan:
     words["build"] = words.get("build", {}) | _build_words(chosen, words.get("build", {}))
     _lay_data(words, chosen)
     output = Path(os.path.abspath(chosen["out"]))  # noqa: PTH100 -- resolve() would follow a link
-    return BuildPlan(describe(words, "the description"), folder, output, settings_from(chosen))
+    description = describe(words, "the description")
+    defaults = _STREAMED if description.build.weights else {}
+    return BuildPlan(description, folder, output, settings_from(chosen, defaults))
 
 
 def _build_words(chosen: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
     """Return what the options say of ``[build]``; ``--fix`` adds to what is written."""
-    names = ("opset", "custom_ops", "storage", "simplify", "prefer", "attention")
+    names = ("opset", "custom_ops", "storage", "simplify", "prefer", "attention", "weights")
     words = {name: chosen[name] for name in names if chosen.get(name) is not None}
     if chosen["fix"]:
         words["fix"] = written.get("fix", {}) | read_fixes(chosen["fix"])
@@ -220,13 +231,13 @@ def _words_of(description: Any) -> dict[str, Any]:  # noqa: ANN401 -- a Descript
     return {name: value for name, value in words.items() if value is not None}
 
 
-def settings_from(chosen: dict[str, Any]) -> BuildSettings:
+def settings_from(chosen: dict[str, Any], defaults: Mapping[str, int] | None = None) -> BuildSettings:
     """Read the options of a comparison; what is absent keeps its default."""
     from anyport.build import BuildSettings
     from anyport.verify import Gates
 
     names = ("max_cases", "max_case_bytes", "seed", "force")
-    given = {name: chosen[name] for name in names if chosen.get(name) is not None}
+    given = dict(defaults or {}) | {name: chosen[name] for name in names if chosen.get(name) is not None}
     return BuildSettings(
         gates=Gates(*(chosen[name] for name in ("rtol", "atol", "mse", "l2"))),
         allow=frozenset(chosen["allow"]),

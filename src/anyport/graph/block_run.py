@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from anyport.cases import Case
     from anyport.graph.modulemap import ModuleMap
     from anyport.recipe import Part
     from anyport.source.merging import LazyWeight
@@ -66,12 +67,14 @@ class BlockSettings:
         gates: The user's own limits.
         n_threads: Of ONNX Runtime.
         progress: Is told which block of which case is done.
+        answered: Is told what PyTorch answers to a case as a whole, in float32.
     """
 
     n_float64: int = 3
     gates: Gates = field(default_factory=Gates)
     n_threads: int | None = None
     progress: Callable[[str], None] = lambda _: None
+    answered: Callable[[Case, Mapping[str, np.ndarray]], None] = lambda *_: None
 
 
 @dataclass(slots=True)
@@ -183,6 +186,7 @@ class CaseRun:
             raise self._out_of_turn(len(self._recorded))
         names = [spec.name for spec in self._bench.subject.part.signature.outputs]
         singles = dict(zip(names, (_array(one) for one in outputs), strict=True))
+        self._bench.settings.answered(self._place.case, singles)
         double = self._double(AFTER, self._after_in_float64)
         doubles = dict(zip(names, double, strict=True)) if double is not None else None
         labels = {name: f"{AFTER}: {name}" for name in names}

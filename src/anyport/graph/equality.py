@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyport.cases import Case
-    from anyport.runtime import Optimization
+    from anyport.runtime import Optimization, Weights
     from anyport.verify import Answer, Leg, PartSpec, Reference, Verdict
 
 _ANSWERS_BYTES: Final = 512 << 20  # of memory for the reference's answers
@@ -35,6 +35,7 @@ class Equality:
         reference: Who knows the right answers; by default the original graph without optimizations.
         timed: The case that is timed; by default the one that ``anyport bench`` times.
         account: Whether a file has all weights of the model; without it only the answers are compared.
+        weights: How graphs are opened: ``mapped`` where no memory would hold their weights.
         shows_power: The cases must show that every input and output counts; not so where they are some of
             those that showed it before.
     """
@@ -45,6 +46,7 @@ class Equality:
     reference: Reference | None = None
     timed: Case | None = None
     account: Callable[[Path], Leg] | None = None
+    weights: Weights | None = None
     shows_power: bool = True
 
 
@@ -115,7 +117,7 @@ class Judge:
         if equality.reference is not None:
             self._answers = record_answers(equality.reference, equality.plan)
             return
-        session = open_session(original, SessionOptions(optimization="none"))
+        session = open_session(original, SessionOptions(optimization="none", weights=equality.weights))
         try:
             self._answers = record_answers(SessionReference(session), equality.plan)
         finally:
@@ -130,7 +132,7 @@ class Judge:
 
     def _compare(self, path: Path, level: Optimization) -> Judgement:
         try:
-            session = open_session(path, SessionOptions(optimization=level))
+            session = open_session(path, SessionOptions(optimization=level, weights=self._equality.weights))
         except SessionError as err:
             return Judgement("failed", reason=f"level {level}: {err.what}")
         part, gates = self._equality.part, self._equality.gates

@@ -116,12 +116,14 @@ class Translated:
         stored: Initializer -> where its numbers lie. Weights that the graph does not need are not here.
         root: A folder that all files of the checkpoint are below.
         merged: Initializer -> how it is read, for those of which the checkpoint has other numbers.
+        warnings: Of the export.
     """
 
     converted: Converted
     stored: Mapping[str, StoredTensor]
     root: Path
     merged: Mapping[str, LazyWeight] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def stream_export(part: Part, source: StreamSource, path: Path, options: StreamOptions) -> Graph:
@@ -151,11 +153,12 @@ def translate_part(part: Part, source: StreamSource, opset: int = DEFAULT_OPSET)
     found = check_against(source.checkpoint, wanted_weights(source.home))
     own = weights_inside(part.module, source.home, source.merged)
     emptied = hollow(part, source.home, found)
-    converted = convert(capture(emptied.part), emptied.part, opset)
+    captured = capture(emptied.part)
+    converted = convert(captured, emptied.part, opset)
     names = [name for name in converted.model.graph.initializers if name in emptied.stored]
     stored = {name: emptied.stored[name] for name in names}
     merged = {name: own[name] for name in names if name in own and own[name].is_merged}
-    return Translated(converted, stored, source.checkpoint.root, merged)
+    return Translated(converted, stored, source.checkpoint.root, merged, tuple(captured.warnings))
 
 
 def store_streamed(translated: Translated, path: Path, options: StreamOptions) -> Graph:
@@ -183,7 +186,7 @@ def _refer(translated: Translated, path: Path, options: StreamOptions) -> Graph:
     if translated.merged:
         raise UsageError(
             f"{len(translated.merged)} weights are changed by a LoRA, and a reference changes nothing",
-            do="StreamOptions(weights='copy') merges it",
+            do="--weights copy, or StreamOptions('copy'), merges it",
         )
     fuse_sites(model, find_attention(model))  # no other runtime opens such a graph
     for name, stored in translated.stored.items():
@@ -209,7 +212,7 @@ def _external(stored: StoredTensor, value: ir.Value, root: Path) -> ir.ExternalT
         raise ExportError(
             f"'{stored.name}' is stored in {stored.dtype}, and the graph computes with it as {value.dtype}",
             where=stored.file.name,
-            do="StreamOptions(weights='copy') converts it",
+            do="--weights copy, or StreamOptions('copy'), converts it",
         )
     return ir.ExternalTensor(
         stored.file.relative_to(root).as_posix(),
@@ -277,7 +280,7 @@ def _check_inside(model: ir.Model) -> None:
         raise ExportError(
             f"the model computes {sum(inside.values())} bytes of constants itself, such as '{largest}', and "
             f"a graph that refers to a checkpoint holds {MAX_INSIDE_BYTES}",
-            do="StreamOptions(weights='copy')",
+            do="--weights copy, or StreamOptions('copy')",
         )
 
 

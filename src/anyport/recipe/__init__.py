@@ -3,7 +3,15 @@
 A family is found by the ``architectures`` entry of the checkpoint's ``config.json``.
 """
 
-from anyport.recipe.part import AdaptableRecipe, Model, OtherTask, Part, Recipe
+from anyport.recipe.part import (
+    AdaptableRecipe,
+    Model,
+    OtherTask,
+    Part,
+    Recipe,
+    StoredWeights,
+    StreamableRecipe,
+)
 from anyport.recipe.table import RECIPES, RecipeEntry, recipe_for, recipe_for_file
 
 __all__ = [
@@ -14,6 +22,8 @@ __all__ = [
     "Part",
     "Recipe",
     "RecipeEntry",
+    "StoredWeights",
+    "StreamableRecipe",
     "recipe_for",
     "recipe_for_file",
 ]

@@ -23,6 +23,24 @@ _SHOWN_WEIGHTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
+class StoredWeights:
+    """Where the weights of a part lie that was made without them.
+
+    Attributes:
+        home: The part's module, or the one inside it or around it that the checkpoint is of; weights are
+            known by being the same tensors.
+        folder: Of the checkpoint.
+        name_of: Name in the checkpoint -> name in ``home``, where they differ.
+        adapters: LoRA files that are to be merged into them.
+    """
+
+    home: nn.Module
+    folder: Path
+    name_of: Callable[[str], str] | None = None
+    adapters: tuple[Adapter, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One network: it becomes one graph.
 
@@ -41,6 +59,7 @@ class Part:
             the memory of attention grows with the square of its tokens.
         blocks: The path of the ``nn.ModuleList`` of its blocks, which run one after the other: a part that no
             memory would hold is proven block by block.
+        stored: Where its weights lie, if the module has none; it cannot be run then as it is.
     """
 
     name: str
@@ -52,6 +71,7 @@ class Part:
     cures: tuple[str, ...] = ()
     max_case_bytes: int | None = None
     blocks: str | None = None
+    stored: StoredWeights | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +149,17 @@ class AdaptableRecipe(Recipe, Protocol):
 
     def load_adapted(self, checkpoint: str | Path, adapters: Sequence[Adapter]) -> Model:
         """Load a checkpoint, merge adapters into it, one after the other, and take it apart."""
+
+
+@runtime_checkable
+class StreamableRecipe(Recipe, Protocol):
+    """A recipe of models that no memory would hold."""
+
+    def load_streamed(self, checkpoint: str | Path, adapters: Sequence[Adapter] = ()) -> Model:
+        """Return what `load` returns, with the large parts' weights left where they are (``Part.stored``).
+
+        Adapters are checked and named, and merged by whoever reads the weights.
+        """
 
 
 def check_finite(module: nn.Module, name: str) -> None:

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anyport.errors import SourceError, require
-from anyport.recipe.adapters import merge_adapter
-from anyport.recipe.part import Model
+from anyport.recipe.adapters import merge_adapter, read_changes
+from anyport.recipe.part import Model, StoredWeights
 from anyport.recipe.qwen_edit_assets import TOKENIZER, check_configs, edit_settings, read_tokenizer
 from anyport.recipe.qwen_edit_cases import with_cases
 from anyport.recipe.qwen_edit_folder import INDEX, open_folder, read_json, stored_halves
 from anyport.recipe.qwen_edit_original import OriginalPipeline
 from anyport.recipe.qwen_edit_parts import Networks, edit_parts
+from anyport.recipe.weightless import weightless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from anyport.recipe.adapters import Adapter
     from anyport.recipe.part import Part
@@ -60,6 +62,21 @@ def load_adapted(checkpoint: str | Path, adapters: Sequence[Adapter]) -> Model:
     """
     folder = _checked(checkpoint, with_weights=True)
     return _taken_apart(checkpoint, folder, adapters, _component)
+
+
+def load_streamed(checkpoint: str | Path, adapters: Sequence[Adapter] = ()) -> Model:
+    """Load a pipeline without the weights of its transformer and text encoder, which stay where they are.
+
+    The autoencoder is loaded: its kernels are folded, and are small.
+
+    Raises:
+        MissingExtraError: diffusers is not installed.
+        SourceError: As for `load`, but for what only weights can tell; or an adapter is none, or of another
+            model.
+    """
+    folder = _checked(checkpoint, with_weights=True)
+    found = _taken_apart(checkpoint, folder, (), _hollow_component)
+    return replace(found, parts=tuple(_stored(part, found, folder, adapters) for part in found.parts))
 
 
 def outline(checkpoint: str | Path) -> Model:
@@ -111,6 +128,32 @@ def _taken_apart(
     )
 
 
+def _stored(part: Part, model: Model, folder: Path, adapters: Sequence[Adapter]) -> Part:
+    """Say where the weights of a part lie, and what is merged into them."""
+    component = _HOME[part.name]
+    if component == "vae":
+        return part
+    home = model.whole[list(_COMPONENTS).index(component)]
+    if component == "text_encoder":
+        return replace(part, stored=StoredWeights(home, folder / component, _name_today))
+    words = tuple(read_changes(home, adapter)[1] for adapter in adapters)
+    stored = StoredWeights(home, folder / component, adapters=tuple(adapters))
+    return replace(part, stored=stored, cures=part.cures + words)
+
+
+def _name_today(name: str) -> str:
+    """Return what transformers calls a weight of Qwen2.5-VL, for names in published files and new ones.
+
+    >>> _name_today("visual.merger.ln_q.weight"), _name_today("model.norm.weight")
+    ('model.visual.merger.ln_q.weight', 'model.language_model.norm.weight')
+    """
+    if name.startswith("visual."):
+        return f"model.{name}"
+    if name.startswith("model.") and not name.startswith(("model.visual.", "model.language_model.")):
+        return f"model.language_model.{name.removeprefix('model.')}"
+    return name
+
+
 def _with_widening(part: Part, folder: Path) -> Part:
     """Say so where weights are stored in two bytes and computed with in four."""
     stored = stored_halves(folder, _HOME[part.name])
@@ -127,12 +170,21 @@ def _class_of(name: str) -> tuple[str, Any]:
     return package, getattr(require(package, extra="edit", step="a pipeline of diffusers"), cls)
 
 
+def _hollow_component(folder: Path, name: str) -> Any:
+    """Return a component; a large one without weights, and with what it computes itself."""
+    return _component(folder, name) if name == "vae" else _from_config(folder, name, weightless())
+
+
 def _shape_of(folder: Path, name: str) -> Any:
-    """Return a component as its configuration says, without memory for its weights."""
+    """Return a component as its configuration says, all of it on torch's meta device."""
     import torch
 
+    return _from_config(folder, name, torch.device("meta"))
+
+
+def _from_config(folder: Path, name: str, place: AbstractContextManager[Any]) -> Any:
     package, cls = _class_of(name)
-    with torch.device("meta"), _quiet():
+    with place, _quiet():
         if package == "transformers":
             return cls(cls.config_class.from_pretrained(folder / name, local_files_only=True)).eval()
         return cls.from_config(cls.load_config(folder / name, local_files_only=True)).eval()

@@ -7,7 +7,7 @@ its graph: the graph may leave out what its outputs do not need.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -66,10 +66,12 @@ class Checkpoint:
     Attributes:
         folder: Where the files, or the links to them, lie.
         tensors: Name -> where it lies, in the order of the files.
+        above: A folder that its files are below, with those of other checkpoints of one model.
     """
 
     folder: Path
     tensors: Mapping[str, StoredTensor]
+    above: Path | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -78,8 +80,8 @@ class Checkpoint:
 
     @property
     def root(self) -> Path:
-        """The lowest folder that all files themselves are below."""
-        return Path(os.path.commonpath([file.parent for file in self.files]))
+        """The folder that places of files are relative to: ``above``, or the lowest that all are below."""
+        return self.above or Path(os.path.commonpath([file.parent for file in self.files]))
 
     @property
     def n_bytes(self) -> int:
@@ -208,7 +210,7 @@ def renamed(checkpoint: Checkpoint, name_of: Callable[[str], str]) -> Checkpoint
         if new in tensors:
             raise SourceError(f"the weights '{tensors[new].name}' and '{name}' are both called '{new}' now")
         tensors[new] = tensor
-    return Checkpoint(checkpoint.folder, tensors)
+    return replace(checkpoint, tensors=tensors)
 
 
 def wanted_weights(module: nn.Module) -> tuple[Wanted, ...]:

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from torch import nn
 
 from anyport.errors import SourceError, UsageError, did_you_mean
-from anyport.recipe import RECIPES, AdaptableRecipe, Model, Part, recipe_for, recipe_for_file
+from anyport.recipe import (
+    RECIPES,
+    AdaptableRecipe,
+    Model,
+    Part,
+    StreamableRecipe,
+    recipe_for,
+    recipe_for_file,
+)
 from anyport.recipe.adapters import adapter_from, check_adapter
 from anyport.source.lines import first_line, is_users, user_line_of
 from anyport.source.weightfiles import planned_files, weight_files
@@ -47,6 +55,7 @@ class SourceRequest:
         arguments: Other arguments of ``forward``, fixed in the graph.
         cases: ``file.py:function`` that returns the user's own inputs.
         adapters: LoRA files that are merged into a checkpoint: ``FILE.safetensors``, or with ``:SCALE``.
+        streamed: The weights of large parts stay where they are, and are read when they are needed.
     """
 
     text: str
@@ -55,6 +64,7 @@ class SourceRequest:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     cases: str | None = None
     adapters: tuple[str, ...] = ()
+    streamed: bool = False
 
 
 def find_model(request: SourceRequest) -> Model:
@@ -70,6 +80,8 @@ def find_model(request: SourceRequest) -> Model:
             f"'{request.text}' names a file, and no function", do=f"write {request.text}:FUNCTION"
         )
     if _is_function(request.text):
+        if request.streamed:
+            raise _never_streamed(_public_name(request.text))
         if request.adapters:
             raise UsageError("a LoRA is merged into checkpoints alone", do="merge it in your function")
         module = load_module(request.text, request.folder)
@@ -106,12 +118,12 @@ def outline_model(request: SourceRequest) -> Model:
         UsageError: A module without a recipe has no declared inputs and outputs.
     """
     if _is_function(request.text) or request.text.endswith(".py"):
-        model = find_model(request)
+        model = find_model(request)  # refuses to stream it
         for part in model.parts:
             part.module.to("meta")
         return model
     recipe, checkpoint = _recipe_for(request, planned_files)
-    _adapters(recipe, request)
+    _loader(recipe, request)  # a wrong word is told here as there
     return _loaded(recipe.outline, checkpoint, request.text)
 
 
@@ -306,8 +318,20 @@ def _recipe_for(request: SourceRequest, check: Callable[[Path], object]) -> tupl
 def _loader(recipe: Recipe, request: SourceRequest) -> Callable[[str | Path], Model]:
     """Return what loads a checkpoint, with the adapters that are asked for."""
     adapters = _adapters(recipe, request)
+    if request.streamed:
+        if not isinstance(recipe, StreamableRecipe):
+            raise _never_streamed(request.text)
+        return partial(recipe.load_streamed, adapters=adapters)
     return (
         partial(cast("AdaptableRecipe", recipe).load_adapted, adapters=adapters) if adapters else recipe.load
+    )
+
+
+def _never_streamed(text: str) -> UsageError:
+    return UsageError(
+        f"the weights of '{text}' cannot be streamed",
+        where="--weights",
+        do="build without it: only pipelines of diffusers that a recipe knows are made without their weights",
     )
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from anyport.errors import UsageError
 from anyport.recipe.adapters import read_changes
 
 if TYPE_CHECKING:
@@ -87,20 +86,6 @@ def lazy_weights(
         name: _lazy(checkpoint, stored, tuple(changes.get(stored, ()))) for name, stored in found.items()
     }
     return LazyWeights(weights, tuple(words))
-
-
-def check_stays(storage: Literal["copy", "reference"], adapters: Sequence[Adapter]) -> None:
-    """Refuse adapters where the weights stay in the files they lie in.
-
-    Raises:
-        UsageError: There are some.
-    """
-    if storage == "reference" and adapters:
-        raise UsageError(
-            f"the LoRA '{adapters[0].path.name}' cannot be merged into weights that stay where they are",
-            where="--weights reference",
-            do="copy the weights: the merged weights are then written into the bundle",
-        )
 
 
 def as_torch(array: np.ndarray, dtype: str) -> Tensor:

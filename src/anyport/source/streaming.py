@@ -18,7 +18,7 @@ from anyport.errors import SourceError
 from anyport.source.adapter import tensors_from
 from anyport.source.float64 import Float64Mode, NoTwinError
 from anyport.source.merging import as_torch
-from anyport.source.running import TorchReference, TorchSession
+from anyport.source.running import TorchSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -188,11 +188,3 @@ class StreamedSession(TorchSession):
         outputs = run_streamed(self._part.module, self._weights, lambda: self._adapter(*tensors), double=True)
         named = {spec.name: one.numpy() for spec, one in zip(self.outputs, outputs, strict=True)}
         return named, "PyTorch float32 against float64, streamed"
-
-
-def streamed_reference(part: Part, weights: Mapping[str, LazyWeight]) -> TorchReference:
-    """Return PyTorch's answers to whole cases, and their floors, in the memory of one weight.
-
-    Cost: each answer reads the weights twice.
-    """
-    return TorchReference(part, StreamedSession(part, weights))
