@@ -135,5 +135,9 @@ def test_the_root_follows_the_links_of_a_cache(tmp_path: Path) -> None:
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").symlink_to("../../blobs/abc")
     assert weights_root(snapshot, [shard]) == (tmp_path / "blobs").resolve()
+    pipeline = tmp_path / "snapshots" / "2" / "transformer"
+    pipeline.mkdir(parents=True)
+    (pipeline / "model.safetensors").symlink_to("../../../blobs/abc")
+    assert weights_root(pipeline.parent, [shard]) == (tmp_path / "blobs").resolve()
     assert weights_root(tmp_path / "blobs", [shard]) == (tmp_path / "blobs").resolve()
     assert weights_root(tmp_path / "nowhere", [shard]) == (tmp_path / "nowhere").resolve()

@@ -73,15 +73,17 @@ class GraphSubject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     part: PartEntry | None = None
     part_name: str = ""
     variant_name: str = ""
+    weights: str | None = None
 
 
-def graph_subject(graph: Path | GraphFile) -> Subject:
-    """Return the words for a graph."""
+def graph_subject(graph: Path | GraphFile, weights: Path | None = None) -> Subject:
+    """Return the words for a graph, and for the checkpoint that it may refer to."""
+    folder = None if weights is None else str(weights)
     if isinstance(graph, Path):
-        words = GraphSubject(str(graph))
+        words = GraphSubject(str(graph), weights=folder)
     else:
         names = (graph.part_name, graph.variant_name)
-        words = GraphSubject(str(graph.path), graph.entry, graph.part, *names)
+        words = GraphSubject(str(graph.path), graph.entry, graph.part, *names, weights=folder)
     subject: Subject = msgspec.to_builtins(words)
     return subject
 
@@ -89,7 +91,8 @@ def graph_subject(graph: Path | GraphFile) -> Subject:
 def open_graph(subject: Subject, n_threads: int) -> Session:
     """Open what `graph_subject` describes."""
     words = msgspec.convert(subject, GraphSubject)
-    options = SessionOptions(n_threads=n_threads)
+    folder = None if words.weights is None else Path(words.weights)
+    options = SessionOptions(n_threads=n_threads, weights_folder=folder)
     if words.entry is None or words.part is None:
         return open_session(Path(words.path), options)
     names = (words.part_name, words.variant_name)

@@ -78,6 +78,7 @@ class Selection:
         sizes: Of named axes.
         inputs: Notations that say more of plain files than they do themselves (ranges of values).
         dims: The sizes that the axes of plain files may have.
+        weights: The checkpoint of a bundle, or file, that refers to one.
     """
 
     variants: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ class Selection:
     sizes: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     dims: Mapping[str, str] = field(default_factory=dict)
+    weights: Path | None = None
 
 
 @dataclass(slots=True)
@@ -120,18 +122,24 @@ def find_contests(targets: Sequence[Path], selection: Selection, stack: ExitStac
     return [_contest(part, entrants, selection) for part, entrants in found.items()]
 
 
-def graph_candidate(name: str, graph: Path | GraphFile) -> Candidate:
-    """Return a graph as a candidate."""
+def graph_candidate(name: str, graph: Path | GraphFile, weights: Path | None = None) -> Candidate:
+    """Return a graph as a candidate.
+
+    Args:
+        name: What tables call it.
+        graph: The file.
+        weights: The checkpoint that it refers to.
+    """
     return Candidate(
         name=name,
-        open=partial(_open_graph, graph),
-        child=ChildCommand(_CHILD, graph_subject(graph)),
+        open=partial(_open_graph, graph, weights),
+        child=ChildCommand(_CHILD, graph_subject(graph, weights)),
         size_bytes=_size_of(graph),
     )
 
 
-def _open_graph(graph: Path | GraphFile, n_threads: int) -> Session:
-    return open_session(graph, SessionOptions(n_threads=n_threads))
+def _open_graph(graph: Path | GraphFile, weights: Path | None, n_threads: int) -> Session:
+    return open_session(graph, SessionOptions(n_threads=n_threads, weights_folder=weights))
 
 
 def _size_of(graph: Path | GraphFile) -> int | Blank:
@@ -161,7 +169,7 @@ def _enter_bundle(found: dict[str, _Entrants], bundle: Bundle, selection: Select
     for part in parts:
         for variant in chosen:
             graph = bundle.graph_file(part, variant)
-            candidate = graph_candidate(f"{prefix}{variant}", graph)
+            candidate = graph_candidate(f"{prefix}{variant}", graph, selection.weights)
             _enter(found, part, signature_of_part(graph.part), candidate)
 
 
@@ -176,11 +184,11 @@ def _enter_files(found: dict[str, _Entrants], files: Sequence[Path], selection: 
     for path in files:
         signature = _signature_of(path, selection)
         name = path.name if names.count(path.name) == 1 else str(path)
-        _enter(found, part, signature, graph_candidate(name, path))
+        _enter(found, part, signature, graph_candidate(name, path, selection.weights))
 
 
 def _signature_of(path: Path, selection: Selection) -> Signature:
-    session = open_session(path)
+    session = open_session(path, SessionOptions(weights_folder=selection.weights))
     try:
         return signature_of_file(path, session, selection.inputs, selection.dims)
     finally:

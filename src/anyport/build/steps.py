@@ -85,6 +85,7 @@ class BuildResult:
         ranges: Part -> how large the numbers inside it become, where it has cases of its own.
         task_peak_bytes: The most memory of its own that the proof of the whole task took, in the default
             variant; ``None`` where there is none.
+        weights_folder: The checkpoint that the bundle refers to; ``None``: it has its weights.
     """
 
     path: Path
@@ -96,6 +97,7 @@ class BuildResult:
     refused: Mapping[str, CompressError] = field(default_factory=dict)
     ranges: Mapping[str, Ranges] = field(default_factory=dict)
     task_peak_bytes: int | None = None
+    weights_folder: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict: what a program wants to know of a build."""
@@ -161,6 +163,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
         {name: error for name, error in variants.items() if isinstance(error, CompressError)},
         {p.part.name: p.ranges for p in proven if p.ranges is not None},
         whole[-1].peak_bytes if whole else None,
+        next((p.weights_folder for p in proven if p.weights_folder), None),
     )
     _write_report(result, time.monotonic() - started_s)
     return result

@@ -160,15 +160,14 @@ def shards_from_text(text: str) -> tuple[ShardEntry, ...]:
 def weights_root(folder: Path, shards: Sequence[ShardEntry]) -> Path:
     """Return the folder that the shards' paths are relative to, for the folder that a user names.
 
-    The Hugging Face cache keeps links: then it is the folder of the files that they lead to.
+    The Hugging Face cache keeps links, also in the folders below: then it is that of the files they lead to.
     """
     here = folder.resolve()
     if all((here / shard.file).is_file() for shard in shards) or not here.is_dir():
         return here
-    names = {shard.file for shard in shards}
-    for link in sorted(here.iterdir()):
-        real = link.resolve()
-        for name in names:
-            if link.is_symlink() and real.as_posix().endswith(f"/{name}"):
-                return Path(real.as_posix().removesuffix(f"/{name}"))
+    for link in sorted([*here.iterdir(), *here.glob("*/*")]):
+        real = link.resolve().as_posix() if link.is_symlink() else ""
+        for shard in shards:
+            if real.endswith(f"/{shard.file}"):
+                return Path(real.removesuffix(f"/{shard.file}"))
     return here

@@ -11,7 +11,7 @@ import click
 from anyport.cli.benching import NumbersType, SizesType, contests_from, report_writer, settings_from
 from anyport.cli.describing import step_printer
 from anyport.cli.frame import show_json
-from anyport.cli.options import force_option, json_option
+from anyport.cli.options import force_option, json_option, weights_option
 
 if TYPE_CHECKING:
     from anyport.bench import BenchReport
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--input", "inputs", multiple=True, metavar="NAME=TENSOR", help="Values: ids=int64[b,n] 0..999")
 @click.option("--dim", "dims", multiple=True, metavar="NAME=SIZES", help="Of a plain file: batch=1..64")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="A plot (.svg, .png), or .json.")
+@weights_option
 @force_option
 @json_option
 def command(targets: tuple[Path, ...], as_json: bool, **chosen: Any) -> None:  # noqa: ANN401, FBT001

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from anyport.cli.remembering import weights_for
 from anyport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def contests_from(targets: Sequence[Path], chosen: dict[str, Any], stack: ExitSt
         sizes=sizes,
         inputs=pairs(chosen["inputs"], "--input"),
         dims=pairs(chosen["dims"], "--dim"),
+        weights=weights_for(targets[0], chosen["weights"]),
     )
     contests = find_contests(targets, selection, stack)
     if chosen["against"] is None:

@@ -8,6 +8,7 @@ import click
 
 from anyport.cli.describing import describing_options, plan_from, step_printer, variant_options
 from anyport.cli.frame import show_json
+from anyport.cli.remembering import remember_weights
 
 
 @click.command()
@@ -31,6 +32,7 @@ def command(target: str, as_json: bool, dry_run: bool, **chosen: Any) -> int:  #
         show_json({"plan": str(plan).splitlines()}) if as_json else click.echo(plan)
         return 0
     result = build(plan, step_printer(as_json=as_json))
+    remember_weights(result.path, result.weights_folder)
     if as_json:
         show_json(result.to_json())
     return 1 if result.refused else 0

@@ -102,6 +102,7 @@ def _variant_rows(name: str, variant: Mapping[str, Any], *, is_default: bool) ->
         ]
         if graph["stored"]:
             rows.append(("stored", stored_text(graph["stored"])))
+        rows += [("outside", f"{size_text(s['size_bytes'])} of {s['file']}") for s in graph["shards"]]
     return rows
 
 
