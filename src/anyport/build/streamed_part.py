@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from anyport.build.block_proving import MadeGraph, planned, prove_by_blocks, streamed_subject
@@ -131,7 +132,7 @@ class Proving:
     settings: BuildSettings
     proof_bytes: int
     progress: Callable[[str, str], None]
-    _last_s: float = field(default_factory=time.monotonic)
+    _last_s: float = -math.inf
 
     def told(self, text: str) -> None:
         """Pass on what is done, unless something was passed on just now."""
