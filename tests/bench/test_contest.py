@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from anyport.bench.blank import Blank
+from anyport.bench.child import open_graph
 from anyport.bench.contest import Contest, Selection, find_contests, graph_candidate
 from anyport.errors import AnyportError, UsageError
+from anyport.graph.streamed import StreamOptions
 from tests.bench.fakes import FakeMachine, FakeSession, candidate
+from tests.graph.streamedmodels import stream_speller, write_speller
 from tests.runtime import networks
 
 if TYPE_CHECKING:
@@ -107,3 +110,15 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     for name in ("absent.onnx", "absent.port"):
         with pytest.raises(AnyportError, match="absent"):
             contests(tmp_path / name)
+
+
+def test_a_graph_that_refers_to_a_checkpoint_opens_beside_it(tmp_path: Path) -> None:
+    write_speller(tmp_path / "checkpoint")
+    graph = stream_speller(tmp_path / "checkpoint", tmp_path / "out", StreamOptions("reference"))
+    [found] = contests(graph.path, selection=Selection(sizes={"length": 4}, weights=tmp_path / "checkpoint"))
+    found.candidates[0].open(1).close()
+    child = open_graph(found.candidates[0].child.subject, 1)
+    assert [spec.name for spec in child.inputs] == [spec.name for spec in found.signature.inputs]
+    child.close()
+    with pytest.raises(AnyportError, match="name their folder: --weights DIR"):
+        contests(graph.path)

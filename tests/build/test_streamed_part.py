@@ -116,6 +116,7 @@ def test_the_manifest_says_what_lies_outside(referred: Built) -> None:
         if path.is_file()
     )
     assert str(referred.folder.parent) not in text  # no path of this machine
+    assert referred.result.weights_folder == (referred.folder.parents[1] / "blobs").resolve()
     step = next(step for step in referred.result.manifest.variants["fp32"].steps if step.verb == "export")
     assert step.settings["weights"] == "reference"
 

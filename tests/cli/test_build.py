@@ -65,6 +65,7 @@ def test_a_dry_run_writes_nothing(shell: Shell, tmp_path: Path) -> None:
         (("--fix", "batch=1,batch=2"), "UsageError: --fix names 'batch' twice"),
         (("--fix", "bath=1"), "UsageError: --fix bath=1: there is no axis 'bath' (did you mean 'batch'?)"),
         (("--fix", "batch=33"), "UsageError: --fix batch=33: the axis takes 1..32 (did you mean 32?)"),
+        (("--weights", "copy"), "UsageError: the weights of 'zoo.py:"),
         (("--custom-op", "table.py:OPS"), "SourceError: there is no file 'table.py'"),
         (("--task", "clasify"), "UsageError: there is no task 'clasify' (did you mean 'classify'?)"),
         (("--version", "one"), "UsageError: version 'one' is no semantic version"),
@@ -122,6 +123,11 @@ def test_a_variant_that_does_not_pass_its_gates_is_no_success(shell: Shell, tmp_
     [
         (("--simplify", "atuo"), "UsageError: there is no simplifier 'atuo'"),
         (("--compress", "int9"), "UsageError: there is no method 'int9'"),
+        (("--weights", "stream"), "UsageError: Invalid value for '--weights'"),
+        (
+            ("--weights", "copy", "--simplify", "auto"),
+            "UsageError: --simplify does not go with --weights copy",
+        ),
         (
             ("--compress", "int8", "--calibrate", "random", "--metric", "scors=psnr"),
             "UsageError: [metrics] names 'scors'",

@@ -75,7 +75,12 @@ def run(command: list[str], folder: Path, place: str, *, exit_code: int = 0) -> 
         text=True,
         check=False,
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(tree.PACKAGE.parent), "COLUMNS": "200"},
+        env=os.environ
+        | {
+            "PYTHONPATH": str(tree.PACKAGE.parent),
+            "COLUMNS": "200",
+            "XDG_STATE_HOME": str(folder / "state"),
+        },
         timeout=_TIMEOUT_S,
     )
     assert done.returncode == exit_code, f"{place} ends with {done.returncode}:\n{done.stdout}"

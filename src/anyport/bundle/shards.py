@@ -8,6 +8,7 @@ minutes, and is done on request.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -57,8 +58,15 @@ def record_shards(root: Path, files: Iterable[Path]) -> tuple[ShardEntry, ...]:
 
 
 def _record(root: Path, file: Path) -> ShardEntry:
-    size_bytes, name = file.stat().st_size, file.relative_to(root).as_posix()
-    return ShardEntry(name, size_bytes, sampled_digest(file), digest_file(file, size_bytes))
+    found, name = file.stat(), file.relative_to(root).as_posix()
+    # two parts of a model may share a file of gigabytes
+    whole = _digest(file, found.st_size, found.st_mtime_ns)
+    return ShardEntry(name, found.st_size, sampled_digest(file), whole)
+
+
+@lru_cache(maxsize=64)
+def _digest(file: Path, size_bytes: int, changed_ns: int) -> str:  # noqa: ARG001 -- a file that was changed is another
+    return digest_file(file, size_bytes)
 
 
 def sampled_digest(file: Path, header: Iterable[TensorEntry] | None = None) -> str:
