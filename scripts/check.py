@@ -1,4 +1,7 @@
-"""`make test`: lint, types and tests, each in full; the exit code is 0 only if all are fine."""
+"""`make test`: lint, types and tests; the exit code is 0 only if all are fine.
+
+Words are handed to pytest: ``-m slow`` (`make test-slow`) runs the tests that `make test` leaves out.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def main() -> None:
         "format": _ran("ruff", "format", "--check", "."),
         "types": _ran("mypy"),
         **{f"types of {folder.name}": _scripts_fit(folder) for folder in _script_folders()},
-        "tests": _ran("pytest", "-n", n_jobs, "--dist", "loadfile", *sys.argv[1:]),
+        "tests": _ran("pytest", "-n", n_jobs, "--dist", "loadfile", "-m", "not slow", *sys.argv[1:]),
     }
     failed = [name for name, is_fine in checks.items() if not is_fine]
     if failed:
