@@ -11,12 +11,16 @@ children have of their own (no pages of files), and their CPU time.
   reference and as copies (as stored, and widened), opened, run, and held against PyTorch: within 8 floors,
   where a floor is PyTorch's own distance between float32 and float64.
 
+What `anyport plan` says of the memory of an export and of what it writes stands beside what was measured, and
+must be within 10 % of it.
+
 The exit code is 1 if a figure is beyond its limit.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from anyport.build.streamed_estimate import ExportCost
     from anyport.recipe import Part
     from anyport.tensors import TensorSpec
 
@@ -45,6 +50,7 @@ TOKENS: Final = {"batch": 1, "latent_tokens": 180, "text_tokens": 23}
 ITEM: Final = {"BF16": 2, "F32": 4}
 NAME: Final = "diffusion_pytorch_model"
 EVERY_S: Final = 0.02
+PLANNED: Final = 0.1  # how far a plan may be from what is measured
 COPIES: Final = (("copy", "as-is"), ("copy", "float32"))
 
 
@@ -287,6 +293,42 @@ def limit(what: str, value: float, most: float, unit: str) -> bool:
     return holds
 
 
+def planned(checkpoint: Path, form: tuple[str, str]) -> ExportCost:
+    """Return what a plan says of an export; it reads the headers of the checkpoint."""
+    from anyport.build import BuildSettings
+    from anyport.build.streamed_estimate import export_cost, streamed_part
+    from anyport.build.workload import workload_of
+    from anyport.recipe.part import StoredWeights
+
+    model, part = transformer_part(checkpoint)
+    part.module.to("meta")  # what it has computed from the configuration
+    stored = dataclasses.replace(part, stored=StoredWeights(model, checkpoint))
+    load = workload_of(stored, BuildSettings(max_case_bytes=1 << 16), largest_only=True)
+    way, storage = (cast("Any", word) for word in form)  # of COPIES, or a reference
+    return export_cost(streamed_part(stored, load), way, storage)
+
+
+def near(what: str, said: float, found: float, unit: str) -> bool:
+    """Print what was planned beside what was measured, and say whether it is near enough."""
+    ratio = said / found
+    holds = abs(ratio - 1) <= PLANNED
+    figures = f"planned {said:.3f}, measured {found:.3f} {unit}"
+    print(
+        f"  {what:<22} {figures}: {ratio:.3f}, limit 1 ± {PLANNED:g}{'' if holds else '   BEYOND'}",
+        flush=True,
+    )
+    return holds
+
+
+def as_planned(checkpoint: Path, form: tuple[str, str], export: Found) -> list[bool]:
+    """Hold a plan against an export."""
+    said, written = planned(checkpoint, form), export.said["written_bytes"]
+    return [
+        near("export, peak", said.memory_bytes / GIB, export.peak_bytes / GIB, "GiB"),
+        near("export, written", said.written_bytes / 1e6, written / 1e6, "MB"),
+    ]
+
+
 def full_case(folder: Path, n_threads: int) -> bool:
     """Export, open and run all 60 layers."""
     checkpoint, output = folder / "full", folder / "full-reference"
@@ -300,6 +342,7 @@ def full_case(folder: Path, n_threads: int) -> bool:
     run = measured(["run", str(output / "model.onnx"), str(checkpoint)], n_threads)
     print(f"  run: {run.said['run_cpu_s']:.0f} CPU s for one step of 180 + 23 tokens")
     held = [
+        *as_planned(checkpoint, ("reference", "as-is"), export),
         limit("export, peak", export.peak_bytes / GIB, 1.2, "GiB"),
         limit("export, written", export.said["written_bytes"] / 1e6, 100, "MB"),
         limit("open", run.said["open_cpu_s"], 10, "s"),
@@ -336,6 +379,7 @@ def slice_form(checkpoint: Path, form: tuple[str, str], n_threads: int) -> bool:
     print(f"{output.name}: {seconds}, {export.said['written_bytes'] / 1e6:.1f} MB written")
     is_cast = "bf16" in checkpoint.name and form[1] == "as-is"
     held = [
+        *as_planned(checkpoint, form, export),
         limit("export, peak", export.peak_bytes / GIB, 1.0, "GiB"),
         limit("error, in floors of PyTorch's float32", error / floor, MAX_ABS_MULTIPLE, ""),
         limit("open and run, peak", run.peak_bytes / GIB, 1.0 if is_cast else 0.5, "GiB"),

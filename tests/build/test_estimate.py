@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from anyport.build import BuildPlan, BuildSettings, build, describe
 from anyport.build import estimate as room
-from anyport.build.estimate import BuildCost, Speed, estimate_build
+from anyport.build.costs import BuildCost, Speed
+from anyport.build.estimate import estimate_build
 from anyport.build.steps import load_model
 from anyport.build.workload import workload_of
 from anyport.errors import SourceError, UsageError

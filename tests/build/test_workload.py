@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,6 +55,49 @@ def test_operations_and_weights_are_counted() -> None:
         assert run.peak_bytes == 32 * batch
     assert sorted(load.weights) == [(32, 1), (128, 2), (256, 2)]
     assert load.weight_bytes == 416
+
+
+class Stack(nn.Module):
+    """float32[batch, 4] -> float32[batch, 8]; three blocks are alike, and one is wider."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 8), nn.Linear(8, 8)])
+        self.layers.append(nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return x
+
+
+def test_blocks_that_are_alike_are_run_once_and_counted_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = part(Stack())
+    one_by_one = workload_of(network, SETTINGS)
+    ran: list[nn.Module] = []
+    forward = nn.Linear.forward
+
+    def told(self: nn.Linear, x: Tensor) -> Tensor:
+        ran.append(self)
+        return forward(self, x)
+
+    monkeypatch.setattr(nn.Linear, "forward", told)
+    alike = workload_of(replace(network, blocks="layers"), SETTINGS)
+    assert alike == one_by_one
+    assert [run.n_calls for run in alike.runs] == [2 * 5 + 5] * 6, "t, addmm, relu"
+    n_sizes = len({case.sizes["batch"] for case in alike.cases})
+    assert len(ran) == 3 * n_sizes + 5, "three forms at each size, and all of them to find the weights"
+    assert not any("forward" in vars(layer) for layer in network.module.modules())
+
+
+def test_the_largest_case_alone_is_counted_if_that_is_enough() -> None:
+    network = part(Stack())
+    whole, largest = (workload_of(network, SETTINGS, largest_only=word) for word in (False, True))
+    assert largest.cases == whole.cases
+    most = max(whole.runs, key=lambda run: run.input_bytes)
+    assert set(largest.runs) <= set(whole.runs)
+    assert most in largest.runs
+    assert largest.needed == whole.needed
 
 
 def test_a_branch_by_a_value_is_passed() -> None:

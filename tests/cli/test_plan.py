@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from anyport.build import estimate as room
-from anyport.build.estimate import Speed
+from anyport.build import fitting
+from anyport.build.costs import Speed
 from tests.recipe.blip_folders import write_folder
 from tests.recipe.blip_pth import original_model, original_weights, save
+from tests.recipe.qwen_folders import write_folder as write_pipeline
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +72,44 @@ def test_too_little_memory_is_exit_code_1(saved: Path, shell: Shell, monkeypatch
     monkeypatch.setattr(room, "free_memory_bytes", lambda: 1000)
     found = shell("plan", saved)
     assert (found.code, found.out.splitlines()[-1]) == (1, "  NOT ENOUGH memory")
+
+
+def test_both_ways_of_streaming_are_planned(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_pipeline(tmp_path / "Tiny-Edit")
+    words = ("plan", folder, "-o", tmp_path / "m.port", "--max-cases", 3)
+    record = shell(*words, "--json").record
+    assert list(record["ways"]) == ["reference", "copy"]
+    for way, found in record["ways"].items():
+        alone = shell(*words, "--max-case-bytes", "256KiB", "--weights", way, "--json").record
+        assert (alone["weights"], alone["ways"]) == (way, {})
+        for key in ("parts", "bundle_bytes", "disk_bytes", "memory_bytes", "time_s"):
+            assert found[key] == alone[key], "what is said of a way is what is said when it is taken"
+    streamed = [part["name"] for part in record["ways"]["copy"]["parts"] if part["stored"]]
+    assert streamed == ["vision_encoder", "text_encoder", "transformer"]
+    monkeypatch.setattr(room, "free_memory_bytes", lambda: record["ways"]["copy"]["memory_bytes"] + 1)
+    found = shell(*words)
+    lines = found.out.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("  streamed  vision_encoder "))
+    assert [line.split()[0] for line in lines[start + 1 : start + 3]] == ["text_encoder", "transformer"]
+    assert lines[start + 3].startswith(
+        "            in all, with --weights reference or --weights copy: memory "
+    )
+    assert (found.code, lines[-2]) == (1, "  NOT ENOUGH memory")
+    assert lines[-1].startswith("  do:       --weights reference: memory ")
+
+
+def test_a_build_that_does_not_fit_is_refused_at_once(
+    saved: Path, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "free_memory_bytes", lambda *, with_swap: 1000)  # noqa: ARG005
+    found = shell("build", saved, "-o", tmp_path / "m.port")
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith("UsageError: the build needs about ")
+    assert " of memory, and 1.0 kB are free, swap included\n  where: part " in found.err
+    assert found.err.endswith("  do:    a machine with more memory\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("verb", ["plan", "build"])

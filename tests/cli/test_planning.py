@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from anyport.build.estimate import BuildCost, PartCost, Speed, TaskCost
+from anyport.build.costs import BuildCost, PartCost, Speed, StoredAs, TaskCost
 from anyport.cli.planning import cost_lines, time_text
 from anyport.source import WeightFiles
 
@@ -71,6 +71,48 @@ def test_the_proof_of_a_whole_task_is_a_row() -> None:
     ]
     # where a part needs as much, that would not help, and is not said
     assert cost_lines(replace(COST, whole=whole, free_memory_bytes=5))[-1] == "  NOT ENOUGH memory"
+
+
+def streamed(way: str, weight_bytes: int, memory_bytes: int) -> BuildCost:
+    stored = StoredAs(276_000_000, 3, ("BF16", "F32"))
+    big = replace(COST.parts[1], weight_bytes=weight_bytes, stored=stored, export_memory_bytes=memory_bytes)
+    return replace(COST, parts=(COST.parts[0], big), model_bytes=344_000_000, variants={}, weights=way)
+
+
+def test_each_way_of_streaming_is_said() -> None:
+    ways = {
+        "reference": streamed("reference", 0, 500_000_000),
+        "copy": streamed("copy", 276_000_000, 600_000_000),
+    }
+    cost = replace(COST, ways=ways, free_memory_bytes=3_000_000_000)
+    kinds, peaks = "bfloat16 and float32", "export peak 500.0 MB (reference) or 600.0 MB (copy)"
+    disk = "disk +4.4 MB (reference) or +280.4 MB (copy)"
+    all_of_it = "memory 2.4 GB; disk +850.3 MB (reference) or +1.1 GB (copy); about 9 min"
+    others = "--weights reference: memory 2.4 GB, disk 850.3 MB; --weights copy: memory 2.4 GB, disk 1.1 GB"
+    assert cost_lines(cost)[-4:] == [
+        f"  streamed  decoder 0.14 B {kinds}, 276.0 MB in 3 shards; {peaks}; {disk}; about 4 min",
+        f"            in all, with --weights reference or --weights copy: {all_of_it}",
+        "  NOT ENOUGH memory",
+        f"  do:       {others}",
+    ]
+    assert cost_lines(replace(cost, free_memory_bytes=None))[-1].startswith(
+        "            in all, with --weights "
+    )
+
+
+def test_a_streamed_build_has_its_own_memory() -> None:
+    lines = cost_lines(streamed("copy", 276_000_000, 600_000_000))
+    assert lines[-3] == "  memory    about 2.4 GB of its own at the most, in vision; 16.0 GB are free"
+    assert lines[-1] == (
+        "  streamed  decoder 0.14 B bfloat16 and float32, 276.0 MB in 3 shards; "
+        "export peak 600.0 MB; disk +280.4 MB; about 4 min"
+    )
+    one = replace(COST.parts[1], stored=StoredAs(5, 1, ("16-bit",)))
+    one = replace(one, n_parameters=99_000_000)
+    assert (
+        "  streamed  decoder 99.00 M 16-bit, 5 bytes in 1 file; "
+        in cost_lines(replace(COST, parts=(one,), weights="copy"))[-1]
+    )
 
 
 def test_files_that_only_an_index_names_are_said() -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from anyport.build.costs import BuildCost
     from anyport.build.description import Description, describe, read_description
-    from anyport.build.estimate import BuildCost, estimate_build
+    from anyport.build.estimate import estimate_build
     from anyport.build.plain import ExportResult, VerifyRequest, export_plain, verify_plain
     from anyport.build.plan import BuildPlan, BuildSettings, locate
     from anyport.build.reweighting import Reweighted, ReweightSettings, reweight
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 _HOMES: Final[Mapping[str, str]] = {
-    "BuildCost": "anyport.build.estimate",
+    "BuildCost": "anyport.build.costs",
     "BuildPlan": "anyport.build.plan",
     "BuildResult": "anyport.build.steps",
     "BuildSettings": "anyport.build.plan",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyport.build.description import FILE_NAME, NO_SIMPLIFIER, Description, read_description, signature_of
 from anyport.errors import UsageError
 from anyport.source import SourceRequest
 from anyport.verify import Gates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _MORE: Final = ", more where many inputs need them"
 _STORAGES: Final = {"as-is": "", "float32": ", weights of 16 bits widened to float32"}
@@ -17,6 +20,8 @@ _WEIGHTS: Final = {
     "copy": "streamed into the bundle, never loaded",
     "reference": "stay in the checkpoint, which the bundle refers to",
 }
+# where weights are streamed, each case reads all of them again, twice
+STREAMED_CASES: Final[Mapping[str, int]] = {"max_cases": 16, "max_case_bytes": 256 << 10}
 UNPROVEN_TASK: Final = "unproven-task"
 ALLOWED: Final = ("failed", "inconclusive", UNPROVEN_TASK)  # what a user may allow by name
 

@@ -19,6 +19,7 @@ from anyport.build.compressing import (
     variant_name,
 )
 from anyport.build.description import laid_over
+from anyport.build.fitting import check_fits
 from anyport.build.fixing import fix_axes, n_left_out
 from anyport.build.fusing import FUSED_VARIANT, fuse_parts, fused_entry
 from anyport.build.parts import ProvenPart, export_and_prove, signature_words
@@ -130,9 +131,7 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
         AnyportError: Anything that stops a build; the output is then as it was before.
     """
     started_s = time.monotonic()
-    _check_report(plan.output, force=plan.settings.force)
-    check_words(plan)  # a wrong word is told before the export, not after it
-    check_user_files(plan)
+    _check_beforehand(plan)
     with Staging.open(plan.output, force=plan.settings.force) as staging:
         model = load_model(plan, progress)
         check_task_samples(model, plan)
@@ -167,6 +166,14 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     )
     _write_report(result, time.monotonic() - started_s)
     return result
+
+
+def _check_beforehand(plan: BuildPlan) -> None:
+    """Tell what is wrong before anything is loaded, not hours later."""
+    _check_report(plan.output, force=plan.settings.force)
+    check_words(plan)
+    check_user_files(plan)
+    check_fits(plan)
 
 
 def _size_text(manifest: Manifest) -> str:

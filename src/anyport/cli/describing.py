@@ -22,8 +22,6 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 _FACTS: Final = ("name", "version", "task", "author", "license", "trained_at", "description")
 
 
-# where each case reads all weights again, twice
-_STREAMED: Final = {"max_cases": 16, "max_case_bytes": 256 << 10}
 _ALLOWED: Final = ("failed", "inconclusive")
 
 
@@ -171,6 +169,7 @@ def plan_from(target: str, chosen: dict[str, Any]) -> BuildPlan:
     require_build()
     from anyport.build import BuildPlan, describe, locate
     from anyport.build.description import toml_values
+    from anyport.build.plan import STREAMED_CASES
     from anyport.tensors import pairs
 
     found, folder = locate(target)
@@ -188,7 +187,7 @@ def plan_from(target: str, chosen: dict[str, Any]) -> BuildPlan:
     _lay_data(words, chosen)
     output = Path(os.path.abspath(chosen["out"]))  # noqa: PTH100 -- resolve() would follow a link
     description = describe(words, "the description")
-    defaults = _STREAMED if description.build.weights else {}
+    defaults = STREAMED_CASES if description.build.weights else {}
     return BuildPlan(description, folder, output, settings_from(chosen, defaults))
 
 

@@ -31,6 +31,7 @@ def command(target: str, as_json: bool, **chosen: Any) -> int:  # noqa: ANN401, 
     SOURCE and the options are those of `anyport build`. No weights are read: sizes come from the
     configuration and from the headers and the index of the checkpoint (of a Hugging Face id only these small
     files are downloaded). The times are those of this machine, which multiplies matrices for half a second.
+    Where large parts need not be loaded, it is said what `--weights reference` and `copy` would need.
 
     Exit code 1: the disk or the memory of this machine is not enough.
     """

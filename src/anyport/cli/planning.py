@@ -8,10 +8,14 @@ from anyport.bundle.disk import size_text
 from anyport.cli.options import table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anyport.build import BuildCost
+    from anyport.build.costs import PartCost
     from anyport.source import WeightFiles
 
-_UNPROVEN: Final = "unproven-task"
+_TYPES: Final = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+_MANY: Final = 1e8  # parameters that are counted in billions
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _SHORT: Final = 3  # of so many units the next smaller one is written
@@ -51,10 +55,54 @@ def cost_lines(cost: BuildCost) -> list[str]:
     ]
     needed += [("NOT HERE", _absent_text(cost.files))] if cost.files and cost.files.absent else []
     lines += [*table(rows).splitlines(), *(f"  {name:<9} {text}" for name, text in needed)]
+    lines += streamed_lines(cost)
     lines += [f"  NOT ENOUGH {word}" for word in cost.lacks]
-    if "memory" in cost.lacks and cost.whole and cost.largest_part == cost.whole.name:
-        lines.append(f"  do:       without the proof of the whole task it is less: --allow {_UNPROVEN}")
-    return lines
+    texts = cost.ways_out(cost.lacks) if cost.lacks else []
+    return lines + ([f"  do:       {'; '.join(texts)}"] if texts else [])
+
+
+def streamed_lines(cost: BuildCost) -> list[str]:
+    """Return one line for each part whose weights are never loaded, or need not be, and one for all of it."""
+    ways = cost.ways if cost.weights is None else {cost.weights: cost}
+    if not ways:
+        return []
+    parts = zip(*(one.parts for one in ways.values()), strict=True)
+    texts = [_streamed_text(dict(zip(ways, same, strict=True))) for same in parts if same[0].stored]
+    texts += [_all_text(ways)] if cost.weights is None else []
+    return [f"  {'' if place else 'streamed':<9} {text}" for place, text in enumerate(texts)]
+
+
+def _streamed_text(costs: Mapping[str, PartCost]) -> str:
+    """Say what one part needs, in each way."""
+    part = next(iter(costs.values()))
+    stored = part.stored
+    if stored is None:
+        return part.name
+    kinds = " and ".join(_TYPES.get(word, word) for word in stored.dtypes)
+    files = f"{stored.n_files} shards" if stored.n_files > 1 else "1 file"
+    peak = _in_each({way: one.export_memory_bytes or 0 for way, one in costs.items()})
+    disk = _in_each({way: one.disk_bytes for way, one in costs.items()}, "+")
+    n, unit = (part.n_parameters / 1e9, "B") if part.n_parameters >= _MANY else (part.n_parameters / 1e6, "M")
+    n_parameters = f"{n:.2f} {unit} {kinds}, {size_text(stored.n_bytes)} in {files}"
+    time_s = max(one.time_s for one in costs.values())
+    return f"{part.name} {n_parameters}; export peak {peak}; disk {disk}; about {time_text(time_s)}"
+
+
+def _all_text(ways: Mapping[str, BuildCost]) -> str:
+    """Say what builds need that load nothing large."""
+    memory = _in_each({way: one.memory_bytes for way, one in ways.items()})
+    disk = _in_each({way: one.disk_bytes for way, one in ways.items()}, "+")
+    time_s = max(one.time_s for one in ways.values())
+    options = " or ".join(f"--weights {way}" for way in ways)
+    return f"in all, with {options}: memory {memory}; disk {disk}; about {time_text(time_s)}"
+
+
+def _in_each(sizes: Mapping[str, int], sign: str = "") -> str:
+    """Write a size for each way, or one for all."""
+    texts = {way: f"{sign}{size_text(size)}" for way, size in sizes.items()}
+    if len({*texts.values()}) == 1:
+        return next(iter(texts.values()))
+    return " or ".join(f"{text} ({way})" for way, text in texts.items())
 
 
 def _read_line(cost: BuildCost) -> str:
@@ -81,7 +129,8 @@ def _bundle_text(cost: BuildCost) -> str:
 
 def _memory_text(cost: BuildCost) -> str:
     free = "" if cost.free_memory_bytes is None else f"; {size_text(cost.free_memory_bytes)} are free"
-    return f"about {size_text(cost.memory_bytes)} at the most, in {cost.largest_part}{free}"
+    own = "" if cost.weights is None else " of its own"  # without the pages of files that it reads
+    return f"about {size_text(cost.memory_bytes)}{own} at the most, in {cost.largest_part}{free}"
 
 
 def _time_text(cost: BuildCost) -> str:

@@ -82,14 +82,17 @@ def load_streamed(checkpoint: str | Path, adapters: Sequence[Adapter] = ()) -> M
 def outline(checkpoint: str | Path) -> Model:
     """Return what `load` returns, with the networks on torch's meta device: no weight is read or downloaded.
 
+    Parts that `load_streamed` does not load say where their weights lie, or will.
+
     Raises:
         MissingExtraError: diffusers is not installed.
         SourceError: As for `load`, but for what only the weights can tell.
     """
-    found = _taken_apart(checkpoint, _checked(checkpoint, with_weights=False), (), _shape_of)
+    folder = _checked(checkpoint, with_weights=False)
+    found = _taken_apart(checkpoint, folder, (), _shape_of)
     for part in found.parts:
         part.module.to("meta")  # what a wrapper has computed from the configuration
-    return found
+    return replace(found, parts=tuple(_stored(part, found, folder, ()) for part in found.parts))
 
 
 def _checked(checkpoint: str | Path, *, with_weights: bool) -> Path:
