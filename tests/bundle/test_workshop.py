@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyport.bundle.workshop import leftovers, open_workshop, sweep
+import pytest
+
+from anyport.bundle.workshop import leftovers, n_done, open_workshop, sweep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,3 +81,53 @@ def test_the_old_output_goes_when_it_was_replaced(tmp_path: Path) -> None:
     sweep(tmp_path / "m.port")
     assert (tmp_path / "m.port" / "SEAL").read_text() == "new"
     assert not dead.exists()
+
+
+def dead_with(tmp_path: Path, digit: str, *done: str) -> Path:
+    """Make the folder of a dead build that has done things."""
+    folder = tmp_path / f".m.port.building-{digit * 16}"
+    for name in done:
+        (folder / "done" / name).mkdir(parents=True)
+    (folder / "new").mkdir(parents=True)
+    return folder
+
+
+def test_what_has_done_most_is_taken_over_and_others_go(tmp_path: Path) -> None:
+    dead_with(tmp_path, "a", "one")
+    best = dead_with(tmp_path, "b", "one", "two", "half.three")
+    dead_with(tmp_path, "c", "half.one", "half.two", "half.three")
+    dead_with(tmp_path, "d")
+    assert n_done(best) == 2
+    workshop = open_workshop(tmp_path / "m.port", resume=True)
+    assert (workshop.folder, workshop.is_inherited) == (best, True)
+    assert list(tmp_path.iterdir()) == [best]
+    again = open_workshop(tmp_path / "m.port", resume=True)  # the first one lives
+    assert (again.folder != best, again.is_inherited) == (True, False)
+    again.close()
+    workshop.leave()
+    assert sorted(path.name for path in (best / "done").iterdir()) == ["half.three", "one", "two"]
+    open_workshop(tmp_path / "m.port").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_done_is_nothing_to_take_over(tmp_path: Path) -> None:
+    dead_with(tmp_path, "c", "half.one")
+    workshop = open_workshop(tmp_path / "m.port", resume=True)
+    assert not workshop.is_inherited
+    assert list(tmp_path.iterdir()) == [workshop.folder]
+    workshop.close()
+
+
+@pytest.mark.parametrize("was_replaced", [False, True])
+def test_taking_over_ends_what_a_replacement_began(was_replaced: bool, tmp_path: Path) -> None:
+    dead = dead_with(tmp_path, "a", "one")
+    (dead / "old").mkdir()
+    (dead / "old" / "SEAL").write_text("old")
+    if was_replaced:
+        (tmp_path / "m.port").mkdir()
+        (tmp_path / "m.port" / "SEAL").write_text("new")
+    workshop = open_workshop(tmp_path / "m.port", resume=True)
+    assert (tmp_path / "m.port" / "SEAL").read_text() == ("new" if was_replaced else "old")
+    assert not workshop.old.exists()
+    workshop.leave()
+    assert (dead / "done" / "one").is_dir()

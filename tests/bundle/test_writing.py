@@ -196,3 +196,36 @@ def test_what_reading_refuses_is_not_sealed(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="^'link' is a link"):
         seal_bundle(folder, make_manifest())
     assert not (folder / "SEAL").exists()
+
+
+def test_what_stays_is_left_to_the_next_that_goes_on(tmp_path: Path) -> None:
+    output = tmp_path / "m.port"
+    with Staging.open(output, resume=True) as staging:
+        assert (staging.is_inherited, staging.stays) == (False, False)
+        (staging.done / "one").mkdir(parents=True)
+        (staging.folder / "file").touch()
+        staging.stays = True
+    with Staging.open(output, resume=True) as staging:
+        assert (staging.is_inherited, staging.stays) == (True, True)
+        assert [path.name for path in staging.folder.iterdir()] == ["file"]
+        assert not staging.is_committed
+        (staging.folder / "file").unlink()
+        fill_folder(staging.folder)
+        seal_bundle(staging.folder, make_manifest())
+        staging.commit()
+        assert staging.is_committed
+    assert [path.name for path in tmp_path.iterdir()] == ["m.port"]
+
+
+def test_an_output_that_may_not_be_replaced_costs_nothing_that_is_done(tmp_path: Path) -> None:
+    output = tmp_path / "m.port"
+    with Staging.open(output, resume=True) as staging:
+        (staging.done / "one").mkdir(parents=True)
+        staging.stays = True
+    output.mkdir()
+    with pytest.raises(UsageError, match="'m.port' exists already"):
+        Staging.open(output, resume=True)
+    assert (staging.done / "one").is_dir()
+    with pytest.raises(UsageError, match="'m.port' exists already"):
+        Staging.open(output)
+    assert not staging.done.exists()

@@ -22,22 +22,21 @@ from anyport.build.description import laid_over
 from anyport.build.fitting import check_fits
 from anyport.build.fixing import fix_axes, n_left_out
 from anyport.build.fusing import FUSED_VARIANT, fuse_parts, fused_entry
-from anyport.build.parts import ProvenPart, export_and_prove, signature_words
+from anyport.build.parts import ProvenPart, signature_words
 from anyport.build.proof import proof_of
 from anyport.build.provenance import created_at, provenance_of
 from anyport.build.proving import VARIANT, read_cases_once
 from anyport.build.report import machine_report
+from anyport.build.resuming import open_ledger, open_staging
 from anyport.build.simplifying import simplify_settings
-from anyport.build.streamed_part import export_streamed
 from anyport.build.streams import check_streaming, lent_weights
 from anyport.build.task_compressing import check_task_samples, compress_task, is_task_judged
-from anyport.build.task_proving import ask_original, prove_task, task_note
+from anyport.build.task_proving import prove_task, task_note
 from anyport.bundle import (
     FORMAT,
     Manifest,
     ModelFacts,
     PartEntry,
-    Staging,
     VariantEntry,
     seal_bundle,
     write_file_atomically,
@@ -132,17 +131,13 @@ def build(plan: BuildPlan, progress: Callable[[str, str], None]) -> BuildResult:
     """
     started_s = time.monotonic()
     _check_beforehand(plan)
-    with Staging.open(plan.output, force=plan.settings.force) as staging:
+    with open_staging(plan, progress) as staging:
         model = load_model(plan, progress)
         check_task_samples(model, plan)
-        asked = ask_original(model, plan, progress)
+        ledger = open_ledger(staging, model, plan, progress)
+        asked = ledger.asked()
         write_assets(staging.folder, model.assets)
-        proven = []
-        for part in model.parts:
-            folder = staging.folder / "parts" / part.name / VARIANT
-            folder.mkdir(parents=True)
-            export = export_and_prove if part.stored is None else export_streamed
-            proven.append(export(model, part, plan, progress, folder))
+        proven = ledger.proven()
         fused = fuse_parts(proven, plan, progress) if _fuses(model, plan) else None
         whole = _proven_task(model, asked, [proven, *([fused] if fused else [])], plan, progress)
         verdicts = [*(p.verdict for p in proven), *(one.verdict for one in whole)]

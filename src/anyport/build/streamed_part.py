@@ -22,14 +22,15 @@ from anyport.source.streaming import StreamedSession
 from anyport.verify import Status, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from anyport.build.plan import BuildPlan, BuildSettings
     from anyport.build.proving import Recorder
     from anyport.build.streams import Stream
     from anyport.recipe import Model, Part
-    from anyport.verify import Verdict
+    from anyport.source.merging import LazyWeight
+    from anyport.verify import CasePlan, Verdict
 
 _N_FLOAT64: Final = 3  # whole answers of a part with blocks
 _EVERY_S: Final = 20.0  # a word of progress
@@ -90,8 +91,7 @@ def verify_streamed(part: Part, stream: Stream, made: MadeGraph, how: Proving) -
     """
     spec, plan = planned(part, how.settings)
     subject = streamed_subject(part, stream.source, made)
-    session = StreamedSession(part, subject.weights)
-    reference = SampledReference(part, session, _N_FLOAT64 if part.blocks else len(plan.cases))
+    reference = reference_of(part, subject.weights, plan)
     recorder = recorder_of(part, how.settings, how.proof_bytes, reference)
     blocks = None
     if part.blocks:
@@ -107,6 +107,18 @@ def verify_streamed(part: Part, stream: Stream, made: MadeGraph, how: Proving) -
         return _joined(blocks, whole), recorder
     folder = subject.folder or made.graph.parent
     return whole.with_leg(weights_leg(made.graph, subject.weights, folder, subject.unused)), recorder
+
+
+def reference_of(part: Part, weights: Mapping[str, LazyWeight], plan: CasePlan) -> SampledReference:
+    """Return PyTorch, as it answers for a part that was made without its weights.
+
+    Args:
+        part: That answers.
+        weights: Name in its module -> how it is read.
+        plan: The cases.
+    """
+    n_float64 = _N_FLOAT64 if part.blocks else len(plan.cases)
+    return SampledReference(part, StreamedSession(part, weights), n_float64)
 
 
 def _joined(blocks: Verdict, whole: Verdict) -> Verdict:

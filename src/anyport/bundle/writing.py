@@ -49,36 +49,50 @@ class Staging:
     Attributes:
         output: The name it gets.
         folder: Where it is made: empty, on the same file system as the output, hidden.
+        is_inherited: A dead build has left there what it had done; whoever looks at that says so here.
+        stays: If nothing is committed, everything is left to the next build of the output.
     """
 
     def __init__(self, workshop: Workshop, *, force: bool) -> None:
         self.output = workshop.output
         self.folder = workshop.new
+        self.is_inherited = self.stays = workshop.is_inherited
         self._workshop = workshop
         self._force = force
         self._is_open = True
 
     @classmethod
-    def open(cls, output: Path, *, force: bool = False) -> Self:
+    def open(cls, output: Path, *, force: bool = False, resume: bool = False) -> Self:
         """Begin a folder.
 
         Args:
             output: The name it shall get.
             force: Replace an output that exists, if it is a bundle or an empty folder.
+            resume: Take over the folder of a dead build that has done something; it is not empty then.
 
         Raises:
             BundleError: The place cannot be written.
             UsageError: The output exists, or is nothing that may be replaced.
         """
-        workshop = _open_checked(output)
+        workshop = _open_checked(output, resume=resume)
         try:
             check_output(workshop.output, force=force, is_folder=True)
             with disk_errors("write", output):
-                workshop.new.mkdir()
+                workshop.new.mkdir(exist_ok=workshop.is_inherited)
         except BaseException:
-            workshop.close()
+            workshop.leave() if workshop.is_inherited else workshop.close()
             raise
         return cls(workshop, force=force)
+
+    @property
+    def done(self) -> Path:
+        """Where it is said what of the folder is whole; what is called ``half.…`` there is not."""
+        return self._workshop.done
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether the folder has its name, or is gone."""
+        return not self.folder.is_dir()
 
     def commit(self) -> Path:
         """Give the folder its name.
@@ -97,10 +111,10 @@ class Staging:
         return self.output
 
     def close(self) -> None:
-        """Remove what was not committed."""
+        """Remove what was not committed, unless it stays."""
         if self._is_open:
             self._is_open = False
-            self._workshop.close()
+            self._workshop.leave() if self.stays and not self.is_committed else self._workshop.close()
 
     def __enter__(self) -> Self:
         """Return the staging."""
@@ -109,7 +123,7 @@ class Staging:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove what was not committed; a full disk is told in plain words."""
+        """Remove what was not committed, unless it stays; a full disk is told in plain words."""
         try:
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise disk_error(error, "write", self.output) from error
@@ -256,7 +270,7 @@ def _is_bundle(output: Path, mode: int) -> bool:
         return (output / SEAL_NAME).is_file() or not any(output.iterdir())
 
 
-def _open_checked(output: Path) -> Workshop:
+def _open_checked(output: Path, *, resume: bool = False) -> Workshop:
     place = Path(os.path.abspath(output))  # noqa: PTH100 - resolve() would follow a link in place of the output
     if not place.name:
         raise UsageError(f"'{output}' is no name for an output")
@@ -273,7 +287,7 @@ def _open_checked(output: Path) -> Workshop:
                 where=str(place),
                 do="choose a place outside of it",
             )
-    return open_workshop(place)
+    return open_workshop(place, resume=resume)
 
 
 def _rename(new: Path, output: Path) -> None:
