@@ -160,7 +160,7 @@ def test_nothing_is_written_of_wrong_input(
         (["--mode", "multimodal", str(good), "--texts", str(tmp_path / "no.txt")], "no.txt cannot be read"),
         (["--mode", "multimodal", *[str(good)] * 3, "--texts", str(texts)], "3 pictures and 2 texts"),
         (["--mode", "text", "--texts", str(bad)], "bad.png is no UTF-8 text"),
-        (["--mode", "vision", str(good)], "invalid enum value 'vision'"),
+        (["--mode", "vision", str(good)], "Invalid value for '--mode': 'vision'"),
     ):
         assert main(["run", str(made.bundle), *words, "-o", str(tmp_path / "out" / "o.npz")]) == 2
         assert message in capsys.readouterr().err

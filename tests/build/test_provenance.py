@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import pytest
 
-from anyport.build.provenance import created_at, package_versions, provenance_of, public_word
+from anyport.build.provenance import build_packages, created_at, provenance_of, public_word
 
 
 @pytest.mark.parametrize(
@@ -41,11 +41,11 @@ def test_a_provenance() -> None:
     found = provenance_of("model.py:load", ["anyport", "build", "/home/me/digits", "-o", "/srv/digits.port"])
     assert (found.source, found.command) == ("model.py:load", "anyport build digits -o digits.port")
     assert (found.machine, found.python) == (platform.machine(), platform.python_version())
-    assert found.packages == package_versions()
+    assert found.packages == build_packages()
 
 
 def test_packages_have_their_versions() -> None:
-    found = package_versions()
+    found = build_packages()
     assert list(found) == sorted(found)
     assert found["torch"] == version("torch")
     assert all(re.match(r"^\d", text) for text in found.values())
