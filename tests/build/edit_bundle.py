@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from anyport.build import BuildResult, BuildSettings
 
-HOW = replace(QUICK, max_cases=24, max_case_bytes=128 << 10)
+HOW = replace(QUICK, max_cases=8, max_case_bytes=64 << 10)
 
 
 @dataclass(frozen=True)

@@ -364,6 +364,7 @@ print("codes", codes, "torch" in sys.modules, "onnx" in sys.modules)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", HALVES)
 def test_a_blip_folder_makes_half_a_bundle_that_runs_without_pytorch(half: str, tmp_path: Path) -> None:
     folder = save_in(write_checkpoint("BlipForConditionalGeneration", TINY, tmp_path / "blip"), half)

@@ -23,6 +23,8 @@ PAGES: Final = (
     *sorted((tree.ROOT / "docs").rglob("*.md")),
     *sorted((tree.ROOT / "examples").glob("*/README.md")),
 )
+# two minutes of one core each; what they show of `anyport` is tested in its rooms, too
+LONG: Final = {"examples/blip/README.md", "examples/qwen_image_edit/README.md"}
 LANGUAGES: Final = {"console", "json", "python", "text", "toml", "yaml"}
 _MAIN: Final = "import sys; sys.argv[0] = 'anyport'; from anyport.cli import main; sys.exit(main())"
 PROGRAMS: Final = {"anyport": ("-c", _MAIN), "python": ()}
@@ -34,7 +36,9 @@ def name(page: Path) -> str:
     return str(page.relative_to(tree.ROOT))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=[pytest.mark.slow] * (name(p) in LONG), id=name(p)) for p in PAGES]
+)
 def test_its_blocks_run(page: Path, tmp_path: Path) -> None:
     shutil.copytree(
         tree.ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__")
