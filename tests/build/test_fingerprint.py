@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from anyport.build import fingerprint as module
+from anyport.build.description import CasesTable
 from anyport.build.fingerprint import fingerprint
 from anyport.verify import Gates
 from tests.build.streaming import HOW, model_in, plan_in, write_checkpoint
@@ -140,3 +142,13 @@ def test_packages_and_processor_are_in_it(folder: Path, monkeypatch: pytest.Monk
     assert changed(before, key_of(folder)) == ["the packages", "the processor"]
     packages = module._packages()
     assert {"anyport", "onnx", "onnxruntime", "torch", "diffusers", "transformers"} <= packages.keys()
+
+
+def test_the_user_s_own_cases_are_in_it(folder: Path) -> None:
+    plan = plan_in(folder)
+    own = msgspec.structs.replace(plan.description, cases=CasesTable("cases.py:make"))
+    plan, model = replace(plan, description=own), model_in(folder)
+    before = fingerprint(model, plan)
+    feeds = [{name: array + 1 for name, array in one.items()} for one in model.parts[0].given()]
+    part = replace(model.parts[0], given=lambda: feeds)
+    assert changed(before, fingerprint(replace(model, parts=(part, *model.parts[1:])), plan)) == ["the model"]

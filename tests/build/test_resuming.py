@@ -223,11 +223,16 @@ def test_a_second_stop_while_the_first_is_answered_costs_nothing(
     assert "done/part.first/record" in names_in(place)
 
 
-def test_an_error_clears_everything(folder: Path) -> None:
+def test_an_error_leaves_what_is_done(folder: Path) -> None:
     told = Told(AFTER_FIRST, BundleError("the disk is full"))
     with pytest.raises(BundleError):
         build(plan_in(folder), told)
     assert told.parts("resume") == ["first"]
+    assert told.lines[-1][1].startswith("what is done stays, ")
+    assert "done/part.first/record" in names_in(hidden(folder))
+    again = Told()
+    build(plan_in(folder), again)
+    assert again.parts("resume") == ["first"]
     assert leftovers(folder / "m.port") == []
 
 

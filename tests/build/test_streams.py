@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from anyport.build import BuildPlan, BuildSettings, build, check_words, describe
-from anyport.build.streams import lent_weights, open_streams
+from anyport.build.streams import check_references, lent_weights, open_streams
 from anyport.errors import SourceError, UsageError
 from anyport.recipe import qwen_edit
 from tests.build.building import silent
@@ -135,3 +135,35 @@ def test_a_weight_that_is_missing_is_named_and_nothing_is_left(tmp_path: Path) -
     with pytest.raises(SourceError, match=r"'transformer_blocks\.1\.attn\.to_q\.weight'"):
         build(replace(plan, settings=replace(plan.settings, max_cases=1)), silent)
     assert [path.name for path in spoiled.parent.iterdir()] == ["Tiny-Edit"]
+
+
+def test_files_that_lie_in_several_places_are_not_referred_to(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "here" / "Tiny-Edit")
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "transformer").rename(tmp_path / "elsewhere" / "transformer")
+    (folder / "transformer").symlink_to(tmp_path / "elsewhere" / "transformer")
+    with pytest.raises(UsageError) as caught:
+        build(plan_of(folder), silent)
+    assert caught.value.what == (
+        "the files of 'Tiny-Edit' are links to other places, and a bundle names one folder"
+    )
+    assert caught.value.do == "put the files themselves into one folder, or --weights copy"
+    assert [path.name for path in folder.parent.iterdir()] == ["Tiny-Edit"]
+    (tmp_path / "link").symlink_to(folder.parent)
+    (folder / "transformer").unlink()
+    (tmp_path / "elsewhere" / "transformer").rename(folder / "transformer")
+    check_references(
+        qwen_edit.load_streamed(tmp_path / "link" / "Tiny-Edit")
+    )  # one link above all is nothing
+
+
+def test_doubles_are_told_before_the_first_export(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "Tiny-Edit")
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["img_in.weight"] = weights["img_in.weight"].double()
+    save_file(weights, file)
+    with pytest.raises(UsageError) as caught:
+        check_references(qwen_edit.load_streamed(folder))
+    assert caught.value.what == "'img_in.weight' is stored in F64, and a graph computes in float32"
+    assert (caught.value.where, caught.value.do) == ("part transformer", "--weights copy converts it")

@@ -141,3 +141,13 @@ def test_the_root_follows_the_links_of_a_cache(tmp_path: Path) -> None:
     assert weights_root(pipeline.parent, [shard]) == (tmp_path / "blobs").resolve()
     assert weights_root(tmp_path / "blobs", [shard]) == (tmp_path / "blobs").resolve()
     assert weights_root(tmp_path / "nowhere", [shard]) == (tmp_path / "nowhere").resolve()
+
+
+def test_a_link_that_leads_elsewhere_is_named(tmp_path: Path) -> None:
+    [shard] = record_shards(tmp_path / "files", [write_shard(tmp_path / "files" / "m.safetensors")])
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "m.safetensors").symlink_to(tmp_path / "files" / "m.safetensors")
+    with pytest.raises(BundleError) as caught:
+        check_shards(weights_root(tmp_path / "links", [shard]), [shard])
+    assert caught.value.what == "'m.safetensors' is a link that leads elsewhere, and a session follows none"
+    assert "hf download NAME --local-dir DIR" in str(caught.value.do)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from anyport.cli.remembering import remember_weights, weights_for
+from anyport.cli.remembering import folder_of, remember_weights, weights_for
 from anyport.errors import UsageError
+from anyport.graph.streamed import StreamOptions
+from tests.graph.streamedmodels import stream_speller, write_speller
 
 
 @pytest.fixture
@@ -58,3 +60,39 @@ def test_a_damaged_file_is_named(tmp_path: Path, state: Path, content: str) -> N
         weights_for(bundle_of(tmp_path / "a.port", "sha256:1"), None)
     assert raised.value.what.startswith("'weights.json', which keeps where the weights of bundles are,")
     assert raised.value.do == "remove it, and give --weights DIR again"
+
+
+def test_a_place_that_cannot_be_written_costs_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    remember_weights(bundle_of(tmp_path / "a.port", "sha256:1"), tmp_path)
+    assert capsys.readouterr().err.startswith("note: where its weights are is not remembered: ")
+
+
+def test_what_was_damaged_is_kept_and_told(
+    tmp_path: Path, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.parent.mkdir(parents=True)
+    state.write_text("[")
+    remember_weights(bundle_of(tmp_path / "a.port", "sha256:1"), tmp_path)
+    assert "cannot be read" in capsys.readouterr().err
+    assert state.read_text() == "["
+
+
+def test_a_folder_is_for_what_refers_to_one(tmp_path: Path, state: Path) -> None:
+    write_speller(tmp_path / "checkpoint")
+    graph = stream_speller(tmp_path / "checkpoint", tmp_path / "out", StreamOptions("reference")).path
+    own = stream_speller(tmp_path / "checkpoint", tmp_path / "own", StreamOptions("copy")).path
+    assert folder_of(graph, tmp_path / "checkpoint") == tmp_path / "checkpoint"
+    assert folder_of(graph, None) is None
+    remember_weights(graph, tmp_path / "checkpoint")
+    assert folder_of(graph, None) == tmp_path / "checkpoint"
+    assert folder_of(own, None) is None
+    with pytest.raises(UsageError) as caught:
+        folder_of(own, tmp_path / "checkpoint")
+    assert (caught.value.what, caught.value.where) == ("'model.onnx' has its weights", "--weights")
+    with pytest.raises(UsageError, match="there is no folder"):
+        folder_of(graph, tmp_path / "nowhere")
+    assert state.is_file()

@@ -36,7 +36,7 @@ class Candidate:
         name: What it is called in tables.
         open: Opens it with this many threads.
         child: How a child process opens the same.
-        size_bytes: Graph and weights, as they lie on the disk.
+        size_bytes: Graph and weights, as they lie on the disk, also those outside of the bundle.
     """
 
     name: str
@@ -148,7 +148,8 @@ def _size_of(graph: Path | GraphFile) -> int | Blank:
             return weights_size(graph)
         weights = graph.entry.weights
         beside = graph.path.parent / Path(weights).name if weights else None
-        return graph.path.stat().st_size + (beside.stat().st_size if beside else 0)
+        outside_bytes = sum(graph.entry.stored.values()) if graph.entry.external else 0
+        return graph.path.stat().st_size + (beside.stat().st_size if beside else 0) + outside_bytes
     except (OSError, ValueError) as err:
         return Blank(f"the size cannot be read: {err}")
 

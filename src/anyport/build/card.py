@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from anyport.bundle import stored_text
+from anyport.bundle.disk import size_text
+from anyport.bundle.manifest import files_outside
 from anyport.verify import metric_line
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ def model_card(manifest: Manifest, proof_lines: Sequence[str]) -> str:
         lines.append("")
     lines += _weight_lines(manifest)
     lines += ["## Proof", "", *(f"- {line}" for line in proof_lines), ""]
-    lines += ["Re-verify it anywhere, without PyTorch: `anyport verify " + f"{facts.name}.port`.", ""]
+    where = " --weights DIR" if files_outside(manifest) else ""
+    place = " beside its checkpoint" if where else ""
+    command = f"anyport verify {facts.name}.port{where}"
+    lines += [f"Re-verify it anywhere{place}, without PyTorch: `{command}`.", ""]
     lines += _lossy_lines(manifest)
     lines += ["## Made with", "", *_table(manifest.provenance.packages), ""]
     return "\n".join(lines)
@@ -47,6 +52,14 @@ def _weight_lines(manifest: Manifest) -> list[str]:
         for part, graph in variant.graphs.items()
         if graph.stored
     ]
+    outside = files_outside(manifest)
+    if outside:
+        lines += [
+            "",
+            "These lie in the checkpoint and not in the bundle; `--weights DIR` names its folder:",
+            "",
+        ]
+        lines += [f"- `{file}`, {size_text(size)}" for file, size in outside.items()]
     return ["## Weights", "", *lines, ""] if lines else []
 
 

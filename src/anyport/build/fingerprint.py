@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import numpy as np
 import torch
 
 from anyport.bench.machine import cpu_flags, package_versions
@@ -28,6 +29,7 @@ from anyport.source.streaming import named_weights
 if TYPE_CHECKING:
     from anyport.build.plan import BuildPlan
     from anyport.build.streams import Stream
+    from anyport.cases import Case
     from anyport.recipe import Model, Part
 
 _MORE_PACKAGES: Final = ("diffusers", "pillow", "safetensors", "tokenizers")
@@ -118,14 +120,25 @@ def _part(model: Model, part: Part, plan: BuildPlan) -> dict[str, Any]:
         "max_case_bytes": part.max_case_bytes,
         "blocks": part.blocks,
         "metadata": metadata,
-        # the arrays of given cases follow from the weights; they need not be the same to the last bit
+        # the arrays of a recipe's cases follow from the weights, and need not be the same to the last bit
         "cases": _cases(part, plan) if part.stored is not None else [],
     }
 
 
 def _cases(part: Part, plan: BuildPlan) -> list[Any]:
     cases = planned(part, plan.settings)[1].cases
-    return [[one.name, one.kind, dict(one.sizes), msgspec.to_builtins(one.fills)] for one in cases]
+    is_users = plan.description.cases is not None
+    words = [[one.name, one.kind, dict(one.sizes), msgspec.to_builtins(one.fills)] for one in cases]
+    return [words, [_arrays(one) for one in cases] if is_users else []]
+
+
+def _arrays(case: Case) -> list[list[Any]]:
+    """Return what the user gave: it follows from nothing else."""
+    arrays = {key: np.ascontiguousarray(array) for key, array in sorted(case.stored.items())}
+    return [
+        [key, str(array.dtype), list(array.shape), hashlib.sha256(array.data).hexdigest()]
+        for key, array in arrays.items()
+    ]
 
 
 def _weights(model: Model) -> dict[str, Any]:

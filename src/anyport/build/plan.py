@@ -77,7 +77,8 @@ class BuildPlan:
     def __str__(self) -> str:
         """Return one line per step."""
         model, made = self.description.model, self.description.build
-        case_mib = self.settings.max_case_bytes >> 20
+        case_bytes = self.settings.max_case_bytes
+        size = f"{case_bytes >> 20} MiB" if case_bytes >= 1 << 20 else f"{case_bytes / 1024:.4g} KiB"
         lines = [
             f"source    {model.source}",
             *(f"lora      {text}" for text in model.adapters),
@@ -87,7 +88,7 @@ class BuildPlan:
             *(f"          dim    {name} = {text}" for name, text in self.description.dims.items()),
             *(f"          fix    {name} = {size}" for name, size in made.fix.items()),
             *(f"          custom operators of {table}" for table in [made.custom_ops] if table),
-            f"verify    at most {self.settings.max_cases} cases of {case_mib} MiB{_MORE}",
+            f"verify    at most {self.settings.max_cases} cases of {size}{_MORE}",
             *(f"simplify  {made.simplify}" for _ in [made.simplify] if made.simplify != NO_SIMPLIFIER),
             *(f"attention {made.attention}" for _ in [made.attention] if made.attention),
             *(f"weights   {_WEIGHTS[word]}" for word in [made.weights] if word),

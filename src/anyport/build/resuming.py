@@ -60,8 +60,8 @@ _MAX_TASK_JSON: Final = 16 << 20
 def open_staging(plan: BuildPlan, progress: Progress) -> Iterator[Staging]:
     """Begin the output of a build; what is done of it stays if the build is stopped.
 
-    An error clears everything, as for every build; unless it comes before anything of what an earlier build
-    had done was looked at: a checkpoint on a disk that is not mounted shall cost nobody hours.
+    So it does after an error, such as a full disk or a part that is not proven: what is done is right, and
+    took hours. A build that keeps nothing clears everything.
 
     Args:
         plan: Of the build.
@@ -74,11 +74,7 @@ def open_staging(plan: BuildPlan, progress: Progress) -> Iterator[Staging]:
     with Staging.open(plan.output, force=plan.settings.force, resume=resumes) as staging:
         try:
             yield staging
-        except Exception:
-            staging.stays = staging.is_inherited
-            _tell_what_stays(staging, progress)
-            raise
-        except BaseException:  # Ctrl-C, SIGTERM, sys.exit()
+        except BaseException:  # Ctrl-C and SIGTERM, too
             _tell_what_stays(staging, progress)
             raise
 

@@ -29,7 +29,7 @@ from anyport.build.proving import VARIANT, read_cases_once
 from anyport.build.report import machine_report
 from anyport.build.resuming import open_ledger, open_staging
 from anyport.build.simplifying import simplify_settings
-from anyport.build.streams import check_streaming, lent_weights
+from anyport.build.streams import check_references, check_streaming, lent_weights
 from anyport.build.task_compressing import check_task_samples, compress_task, is_task_judged
 from anyport.build.task_proving import prove_task, task_note
 from anyport.bundle import (
@@ -207,6 +207,8 @@ def load_model(plan: BuildPlan, progress: Callable[[str, str], None]) -> Model:
     table = plan.description.model
     model = find_model(plan.request).built_for(table.task)
     model = _fixed(model, plan.description.build.fix, progress)
+    if plan.description.build.weights == "reference":
+        check_references(model)
     # a mistake in the user's cases is told before the export, which takes longer
     with lent_weights(model):
         model = replace(model, parts=tuple(read_cases_once(part) for part in model.parts))

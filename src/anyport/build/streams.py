@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyport.build.description import NO_SIMPLIFIER
 from anyport.errors import UsageError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from anyport.recipe import Model, Part, StoredWeights
     from anyport.recipe.adapters import Adapter
     from anyport.source.merging import LazyWeight
+
+_BLOBS: Final = "blobs"  # of the Hugging Face cache, whose snapshots are links
+REFERABLE: Final = frozenset({"BF16", "F16", "F32"})  # floats; whole numbers are what they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,37 @@ def _below(root: Path | None, stream: Stream) -> Stream:
     """Name all files from one folder: a user has one for all parts of a bundle."""
     checkpoint = replace(stream.source.checkpoint, above=root)
     return replace(stream, source=replace(stream.source, checkpoint=checkpoint))
+
+
+def check_references(model: Model) -> None:
+    """Refuse checkpoints that a bundle cannot refer to, before the first export.
+
+    Raises:
+        UsageError: Their files lie in several places, or a weight is of a type that no graph refers to.
+    """
+    streams = open_streams(model)
+    folders = [part.stored.folder.absolute() for part in model.parts if part.stored is not None]
+    home = Path(os.path.commonpath(folders)).resolve()
+    for name, stream in streams.items():
+        if not stream.root.is_relative_to(home) and stream.root.name != _BLOBS:
+            raise UsageError(
+                f"the files of '{home.name}' are links to other places, and a bundle names one folder",
+                where=f"{next(iter(stream.source.checkpoint.files)).name} of part {name}",
+                do="put the files themselves into one folder, or --weights copy",
+            )
+        _check_types(name, stream)
+
+
+def _check_types(part: str, stream: Stream) -> None:
+    wrong = {n: one.dtype for n, one in stream.weights.items() if one.dtype not in REFERABLE}
+    floats = {n: dtype for n, dtype in wrong.items() if dtype.startswith("F")}
+    if floats:
+        name = min(floats)
+        raise UsageError(
+            f"'{name}' is stored in {floats[name]}, and a graph computes in float32",
+            where=f"part {part}",
+            do="--weights copy converts it",
+        )
 
 
 @contextmanager

@@ -117,13 +117,20 @@ def check_shards(
 
 def _check(root: Path, shard: ShardEntry, *, whole: bool) -> dict[str, TensorEntry]:
     path = root / shard.file
+    if path.is_file() and not path.resolve().is_relative_to(root.resolve()):
+        raise BundleError(
+            f"{shown(shard.file)} is a link that leads elsewhere, and a session follows none",
+            where=str(root),
+            do="name the folder that has the files themselves; hf download NAME --local-dir DIR makes one",
+        )
     if not path.is_file():
         there = [one.name for one in root.iterdir()] if root.is_dir() else []
         near = did_you_mean(shard.file, there) if there else ""
         raise BundleError(
             f"the weights lack the file {shown(shard.file)}{near if 'did you mean' in near else ''}",
             where=str(root),
-            do=_AGAIN,
+            do="name the folder of the checkpoint: --weights DIR; what was built from a snapshot of the "
+            "Hugging Face cache names files as the cache does",
         )
     size_bytes = path.stat().st_size
     if size_bytes != shard.size_bytes:
@@ -135,7 +142,7 @@ def _check(root: Path, shard: ShardEntry, *, whole: bool) -> dict[str, TensorEnt
     header = read_header(path)
     if sampled_digest(path, header.values()) != shard.sampled:
         raise _changed(root, shard, "its header or a page of its tensors is")
-    if whole and digest_file(path, size_bytes) != shard.sha256:
+    if whole and _digest(path, size_bytes, path.stat().st_mtime_ns) != shard.sha256:
         raise _changed(root, shard, "its digest is")
     return header
 
@@ -171,7 +178,7 @@ def weights_root(folder: Path, shards: Sequence[ShardEntry]) -> Path:
     The Hugging Face cache keeps links, also in the folders below: then it is that of the files they lead to.
     """
     here = folder.resolve()
-    if all((here / shard.file).is_file() for shard in shards) or not here.is_dir():
+    if not here.is_dir() or all((here / shard.file).is_file() for shard in shards):
         return here
     for link in sorted([*here.iterdir(), *here.glob("*/*")]):
         real = link.resolve().as_posix() if link.is_symlink() else ""

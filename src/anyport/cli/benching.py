@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anyport.cli.remembering import weights_for
+from anyport.cli.remembering import folder_of, remember_weights
 from anyport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def contests_from(targets: Sequence[Path], chosen: dict[str, Any], stack: ExitSt
         sizes=sizes,
         inputs=pairs(chosen["inputs"], "--input"),
         dims=pairs(chosen["dims"], "--dim"),
-        weights=weights_for(targets[0], chosen["weights"]),
+        weights=_weights_of(targets, chosen["weights"]),
     )
     contests = find_contests(targets, selection, stack)
     if chosen["against"] is None:
@@ -103,6 +103,14 @@ def contests_from(targets: Sequence[Path], chosen: dict[str, Any], stack: ExitSt
     from anyport.build.opponent import torch_candidate
 
     return [c.against(torch_candidate(chosen["against"], targets[0], c)) for c in contests]
+
+
+def _weights_of(targets: Sequence[Path], given: Path | None) -> Path | None:
+    """Return the checkpoint of the targets that refer to one."""
+    if given is not None and len(targets) == 1:
+        remember_weights(targets[0], folder_of(targets[0], given))
+    found = (folder_of(target, None) for target in targets)
+    return given or next((folder for folder in found if folder is not None), None)
 
 
 def report_writer(out: Path | None, *, force: bool) -> Callable[[BenchReport], None]:

@@ -7,7 +7,42 @@ import json
 import os
 from pathlib import Path
 
-from anyport.errors import UsageError
+import click
+
+from anyport.errors import AnyportError, UsageError
+
+
+def folder_of(target: Path, given: Path | None) -> Path | None:
+    """Return the folder of the weights that a target refers to; ``None`` if it has its own.
+
+    Raises:
+        UsageError: A folder is given, and is none, or the target has its weights; or see `weights_for`.
+    """
+    if not _refers(target):
+        if given is not None:
+            raise UsageError(f"'{target.name}' has its weights", where="--weights", do="leave it out")
+        return None
+    if given is not None and not given.is_dir():
+        raise UsageError(f"there is no folder '{given}'", where="--weights", do="name that of the checkpoint")
+    return weights_for(target, given)
+
+
+def _refers(target: Path) -> bool:
+    """Say whether weights lie outside; of what cannot be read whoever opens it says why."""
+    from anyport.bundle import open_bundle
+    from anyport.bundle.manifest import files_outside
+    from anyport.errors import BundleError
+    from anyport.runtime.shards import shards_of
+
+    try:
+        if target.is_file() and target.suffix == ".onnx":
+            return bool(shards_of(target))
+        if not target.is_dir():  # what is packed has its weights
+            return False
+        with open_bundle(target) as bundle:
+            return bool(files_outside(bundle.manifest))
+    except (BundleError, ValueError):
+        return False
 
 
 def weights_for(bundle: Path, given: Path | None) -> Path | None:
@@ -20,15 +55,19 @@ def weights_for(bundle: Path, given: Path | None) -> Path | None:
 
 
 def remember_weights(bundle: Path, given: Path | None) -> None:
-    """Keep the folder that was given for a bundle: its weights were found there."""
+    """Keep the folder that was given for a bundle: its weights were found there. A failure is only told."""
     if given is None:
         return
     from anyport.bundle import write_file_atomically
 
-    kept = {key: str(folder) for key, folder in _kept().items()} | {_key(bundle): str(given.resolve())}
     path = _file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file_atomically(path, json.dumps(kept, indent=1, sort_keys=True).encode(), force=True)
+    try:
+        kept = {key: str(folder) for key, folder in _kept().items()} | {_key(bundle): str(given.resolve())}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file_atomically(path, json.dumps(kept, indent=1, sort_keys=True).encode(), force=True)
+    except (AnyportError, OSError) as err:
+        why = err.what if isinstance(err, AnyportError) else str(err)
+        click.echo(f"note: where its weights are is not remembered: {why}", err=True)
 
 
 def _file() -> Path:

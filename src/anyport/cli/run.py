@@ -12,7 +12,7 @@ from anyport.cli.bounding import MemoryLines
 from anyport.cli.counting import counting
 from anyport.cli.frame import show_json
 from anyport.cli.options import SizeType, gathered, json_option, library_option, weights_option
-from anyport.cli.remembering import remember_weights, weights_for
+from anyport.cli.remembering import folder_of, remember_weights
 from anyport.cli.taskoptions import TaskCommand, chosen_graphs, chosen_options
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def command(words: Words) -> None:
     from anyport.task import TaskOptions
     from anyport.task.opening import task_of
 
-    folder = weights_for(Path(words.bundle), words.weights)
+    folder = folder_of(Path(words.bundle), words.weights)
     session = SessionOptions(words.provider, words.threads, libraries=words.libraries, weights_folder=folder)
     context = click.get_current_context()
     chosen = chosen_options(context)

@@ -12,7 +12,7 @@ from anyport.cli.checking import checklist_options, show_checklist, wants_checkl
 from anyport.cli.describing import checking_options, require_build, settings_from
 from anyport.cli.frame import show_json
 from anyport.cli.options import weights_option
-from anyport.cli.remembering import remember_weights, weights_for
+from anyport.cli.remembering import folder_of, remember_weights
 from anyport.errors import UsageError
 
 _WORDS: Final = {"FAIL": "failed", "INCONCLUSIVE": "inconclusive"}  # what --allow calls a status
@@ -87,7 +87,7 @@ def _verify_bundle(target: Path, chosen: dict[str, Any]) -> list[Any]:
     from anyport.runtime import SessionOptions, open_session
     from anyport.verify import verify_bundle
 
-    folder = weights_for(target, chosen["weights"])
+    folder = folder_of(target, chosen["weights"])
     # a proof is checked, so that the weights are: every byte
     options = SessionOptions(
         libraries=tuple(chosen["libraries"]), weights_folder=folder, whole_digest=folder is not None
