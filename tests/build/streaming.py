@@ -66,7 +66,7 @@ def model_in(folder: Path) -> Model:
 
 def plan_in(folder: Path, how: BuildSettings = HOW, **made: Any) -> BuildPlan:
     """Return the plan of a build into ``m.port`` of a folder; ``made`` is the table ``[build]``."""
-    words = {"model": {"source": "stacks"}, "build": {"weights": "copy", "attention": "plain"} | made}
+    words = {"model": {"source": "stacks.py:make"}, "build": {"weights": "copy", "attention": "plain"} | made}
     return BuildPlan(describe(words, "test"), folder, folder / "m.port", how)
 
 
