@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anyport.build import BuildPlan, build, describe, steps, task_compressing
+from anyport.build import BuildPlan, build, describe, resuming, task_compressing
 from anyport.compress.compressing import compress_graph
 from anyport.graph.fastest import RaceSettings
 from tests.build.building import QUICK
@@ -84,13 +84,13 @@ def build_captioner(folder: Path) -> Built:
     lines: list[tuple[str, str]] = []
     seen: list[tuple[Model, ProvenPart]] = []
     with pytest.MonkeyPatch.context() as patch:
-        own = steps.export_and_prove
+        own = resuming.export_and_prove
 
         def noted(model: Model, *more: Any) -> ProvenPart:
             seen.append((model, own(model, *more)))
             return seen[-1][1]
 
-        patch.setattr(steps, "export_and_prove", noted)
+        patch.setattr(resuming, "export_and_prove", noted)
         patch.setattr(task_compressing, "compress_graph", quickly)
         result = build(plan_for(folder), lambda step, text: lines.append((step, text)))
     return Built(folder, result, tuple(lines), seen[0][0], tuple(one for _, one in seen))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anyport.build import build, steps
+from anyport.build import build, resuming
 from anyport.build.task_compressing import check_task_samples, is_task_judged, text_notes
 from anyport.errors import AnyportError, InputError, UsageError
 from anyport.recipe import blip
@@ -126,7 +126,7 @@ def test_what_cannot_be_judged_is_told_before_the_export(
     def refuse(*_: object) -> None:
         raise AssertionError("the export has begun")
 
-    monkeypatch.setattr(steps, "export_and_prove", refuse)
+    monkeypatch.setattr(resuming, "export_and_prove", refuse)
     for name, n in (("few", 60), ("some", 70)):
         if not (given.folder / name).exists():
             write_pictures(given.folder / name, n)
