@@ -9,6 +9,7 @@ import click
 from anyport.cli.describing import step_printer
 from anyport.cli.frame import show_json
 from anyport.cli.options import SizeType
+from anyport.cli.remembering import folder_of
 from anyport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def show_checklist(target: Path, chosen: dict[str, Any], *, as_json: bool) -> in
 
     with open_bundle(target) as bundle:
         bundle.check()
-        found = release_checklist(bundle, _settings(chosen, as_json=as_json))
+        folder = folder_of(target, chosen["weights"])
+        found = release_checklist(bundle, _settings(chosen, folder, as_json=as_json))
     if as_json:
         show_json(found.to_json())
     else:
@@ -104,7 +106,7 @@ def show_checklist(target: Path, chosen: dict[str, Any], *, as_json: bool) -> in
     return int(found.failed)
 
 
-def _settings(chosen: dict[str, Any], *, as_json: bool) -> CheckSettings:
+def _settings(chosen: dict[str, Any], weights: Path | None, *, as_json: bool) -> CheckSettings:
     from anyport.report import CheckSettings
     from anyport.runtime import SessionOptions
 
@@ -113,6 +115,7 @@ def _settings(chosen: dict[str, Any], *, as_json: bool) -> CheckSettings:
         n_threads=chosen["threads"],
         memory_limit_bytes=chosen["memory_limit_bytes"],
         libraries=tuple(chosen["libraries"]),
+        weights_folder=weights,
     )
     given = {"n_runs": chosen["runs"], "soak_s": chosen["soak_seconds"], "variant": chosen["variant"]}
     words = {name: value for name, value in given.items() if value is not None}
