@@ -331,6 +331,7 @@ def test_too_few_clear_choices_are_refused(
     assert not list(bundle.glob(f"parts/*/{NAME}"))
 
 
+@pytest.mark.slow
 def test_the_release_list_measures_the_task_once(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 

@@ -80,5 +80,5 @@ def test_a_bundle_that_refers_to_a_checkpoint_is_not_packed(tmp_path: Path) -> N
     with pytest.raises(UsageError) as raised:
         pack(bundle, tmp_path / "m.zip")
     assert raised.value.what == "the bundle refers to a checkpoint that is not in it: 1 files, 448 bytes"
-    assert "with their weights copied" in str(raised.value.do)
+    assert str(raised.value.do).startswith("build it with --weights copy, and pack that")
     assert not (tmp_path / "m.zip").exists()

@@ -23,8 +23,13 @@ PAGES: Final = (
     *sorted((tree.ROOT / "docs").rglob("*.md")),
     *sorted((tree.ROOT / "examples").glob("*/README.md")),
 )
-# two minutes of one core each; what they show of `anyport` is tested in its rooms, too
-LONG: Final = {"examples/blip/README.md", "examples/qwen_image_edit/README.md"}
+# half a minute to two minutes of one core each; what they show of `anyport` is tested in its rooms, too
+LONG: Final = {
+    "docs/opsets.md",
+    "docs/task.md",
+    "examples/blip/README.md",
+    "examples/qwen_image_edit/README.md",
+}
 LANGUAGES: Final = {"console", "json", "python", "text", "toml", "yaml"}
 _MAIN: Final = "import sys; sys.argv[0] = 'anyport'; from anyport.cli import main; sys.exit(main())"
 PROGRAMS: Final = {"anyport": ("-c", _MAIN), "python": ()}

@@ -29,8 +29,8 @@ def folder_of(target: Path, given: Path | None) -> Path | None:
 
 def _refers(target: Path) -> bool:
     """Say whether weights lie outside; of what cannot be read whoever opens it says why."""
-    from anyport.bundle import open_bundle
-    from anyport.bundle.manifest import files_outside
+    from anyport.bundle.disk import read_capped
+    from anyport.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, decode_manifest, files_outside
     from anyport.errors import BundleError
     from anyport.runtime.shards import shards_of
 
@@ -39,8 +39,8 @@ def _refers(target: Path) -> bool:
             return bool(shards_of(target))
         if not target.is_dir():  # what is packed has its weights
             return False
-        with open_bundle(target) as bundle:
-            return bool(files_outside(bundle.manifest))
+        content = read_capped(target / MANIFEST_NAME, MAX_MANIFEST_BYTES)
+        return bool(files_outside(decode_manifest(content)))
     except (BundleError, ValueError):
         return False
 
