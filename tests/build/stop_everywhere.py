@@ -115,7 +115,7 @@ def main() -> None:
     shutil.rmtree(OUTPUT)
     build(plan_for("scores_and_choice", OUTPUT, SETTINGS), silent)
     hidden = sorted(p.name for p in FOLDER.iterdir() if p.name.startswith("."))
-    print(json.dumps({"stops": seen, "last": _look(), "hidden": hidden}))  # noqa: T201
+    print(json.dumps({"stops": seen, "last": _look(), "hidden": hidden}))  # noqa: T201  (its answer)
 
 
 main()

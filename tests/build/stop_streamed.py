@@ -132,7 +132,7 @@ def main() -> None:
     else:
         stops = [_stopped_at(pattern, 1) for pattern in WHAT.split(",")]
     seal = (FOLDER / "unharmed" / "m.port" / "SEAL").read_text()
-    print(json.dumps({"seal": seal, "stops": stops}))  # noqa: T201
+    print(json.dumps({"seal": seal, "stops": stops}))  # noqa: T201  (its answer)
 
 
 main()

@@ -71,7 +71,7 @@ def show(record_property: Callable[[str, object], None]) -> Callable[[str], None
     """Put figures where `pytest -s` and the report of a test run show them."""
 
     def shown(figures: str) -> None:
-        print(figures)  # noqa: T201
+        print(figures)  # noqa: T201  (its answer)
         record_property("figures", figures)
 
     return shown

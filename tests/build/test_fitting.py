@@ -111,7 +111,7 @@ def test_a_memory_that_is_clearly_too_small(
     assert found.do.split(": memory ")[0] == "--weights reference"
     assert "; --weights copy: memory " in found.do
     assert found.do.endswith("; a machine with more memory")
-    monkeypatch.setattr(room, "free_memory_bytes", lambda *, with_swap: None)  # noqa: ARG005
+    monkeypatch.setattr(room, "free_memory_bytes", lambda *, with_swap: None)  # noqa: ARG005  (called by name)
     check_fits(plan(saved, tmp_path))
 
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_foreseen_is_left_to_the_build(
 
 def test_other_models_have_no_other_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_blip("BlipForConditionalGeneration", tmp_path / "tiny", n_layers=1)
-    monkeypatch.setattr(room, "free_memory_bytes", lambda *, with_swap: 1000)  # noqa: ARG005
+    monkeypatch.setattr(room, "free_memory_bytes", lambda *, with_swap: 1000)  # noqa: ARG005  (called by name)
     found = refused(plan(folder, tmp_path / "out"))
     assert found.do is not None
     assert "--weights" not in found.do

@@ -139,5 +139,5 @@ def test_too_little_memory_is_said_before_the_original_is_asked(
         "manifest says so"
     )
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(tested, "free_memory_bytes", lambda *, with_swap: None)  # noqa: ARG005
+    monkeypatch.setattr(tested, "free_memory_bytes", lambda *, with_swap: None)  # noqa: ARG005  (called by name)
     built(tmp_path / "m.port", monkeypatch)

@@ -70,7 +70,7 @@ class _Trail(TorchDispatchMode):
     """
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self._marks: defaultdict[int, int] = defaultdict(int)
         self._held: list[Tensor] = list(weights)  # so that no place is given to another tensor
         for place, weight in enumerate(weights):

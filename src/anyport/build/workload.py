@@ -240,7 +240,7 @@ class _Counter(TorchDispatchMode):
     """Counts every operator that is run below it."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.tally = _Tally()
 
     def __torch_dispatch__(
@@ -257,7 +257,7 @@ class _Counter(TorchDispatchMode):
             return False  # of a branch by a value, the way that a mask with padding takes
         answer = func(*args, **given)
         if func._overloadpacket in flop_registry:  # noqa: SLF001  (no public way)
-            tally.n_flops += flop_registry[func._overloadpacket](*args, **given, out_val=answer)  # noqa: SLF001
+            tally.n_flops += flop_registry[func._overloadpacket](*args, **given, out_val=answer)  # noqa: SLF001  (no public way)
         if not func.is_view:
             size = sum(leaf.nbytes for leaf in tree_leaves(answer) if isinstance(leaf, Tensor))
             tally.moved_bytes += size
