@@ -21,7 +21,7 @@ from anyport.cases import Case, CaseKind, Fill
 from anyport.errors import BundleError
 from anyport.graph.attention import AttentionSite
 from anyport.graph.storing import Graph
-from anyport.verify import Answer, Floor, Status, Verdict
+from anyport.verify import Answer, Floor, Verdict
 from anyport.verify.finding import Finding, Numbers
 from anyport.verify.verdict import Leg
 
@@ -47,33 +47,6 @@ class _Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What of an artefact is on the disk; fields are called as there."""
 
 
-class FloorWords(_Words, frozen=True):
-    """Of a `Floor`."""
-
-    max_abs: float
-    rms: float
-    how: str
-
-
-class NumbersWords(_Words, frozen=True):
-    """Of the `Numbers` of a finding."""
-
-    n_elements: int
-    n_different: int
-    max_abs: float
-    index: _Sizes
-    expected: float
-    got: float
-    max_rel: float
-    mse: float
-    rms: float
-    l1: float
-    l2: float
-    scale_rms: float
-    cosine_min: float | None
-    top1_agreement: float | None
-
-
 class FindingWords(_Words, frozen=True):
     """Of a `Finding`."""
 
@@ -83,29 +56,10 @@ class FindingWords(_Words, frozen=True):
     n_cases: int
     sizes: dict[str, int]
     output: str
-    numbers: NumbersWords | None
-    floor: FloorWords | None
+    numbers: Numbers | None
+    floor: Floor | None
     passed: bool
     reason: str
-
-
-class LegWords(_Words, frozen=True):
-    """Of a `Leg`."""
-
-    name: str
-    status: Status
-    line: str
-    details: tuple[str, ...]
-    do: str
-
-
-class SiteWords(_Words, frozen=True):
-    """Of an `AttentionSite`."""
-
-    weights: str
-    n_heads: int
-    head_size: int
-    value_size: int
 
 
 class GraphWords(_Words, frozen=True):
@@ -135,7 +89,7 @@ class AnsweredWords(_Words, frozen=True):
 
     case: CaseWords
     outputs: dict[str, str]
-    floors: dict[str, FloorWords]
+    floors: dict[str, Floor]
     answer_shapes: dict[str, _Sizes]
     shapes: dict[str, _Sizes] = {}
 
@@ -156,14 +110,14 @@ class PartRecord(_Words, frozen=True):
     files: list[FileEntry]
     answers: FileEntry
     graph: GraphWords
-    legs: list[LegWords]
+    legs: list[Leg]
     findings: list[FindingWords]
     origin: str
     kept: list[AnsweredWords]
     recorded: list[AnsweredWords]
     omitted: list[str]
     steps: list[Step]
-    attention: list[SiteWords]
+    attention: list[AttentionSite]
 
 
 class TaskRecord(_Words, frozen=True):
@@ -218,14 +172,14 @@ def write_part(folder: Path, proven: ProvenPart, key: Mapping[str, str]) -> None
         files=entries_of(place, (path.name for path in place.iterdir())),
         answers=entries_of(folder, [ANSWERS])[0],
         graph=_graph_words(proven.graph),
-        legs=[_words(leg, LegWords) for leg in proven.verdict.legs],
+        legs=list(proven.verdict.legs),
         findings=[_words(one, FindingWords) for one in proven.verdict.findings],
         origin=proven.verdict.origin,
         kept=kept,
         recorded=recorded,
         omitted=list(recorder.omitted),
         steps=list(proven.steps),
-        attention=[_words(site, SiteWords) for site in proven.attention],
+        attention=list(proven.attention),
     )
     write_record(folder, record)
 
@@ -270,7 +224,7 @@ def _answered(
     return AnsweredWords(
         CaseWords(case.name, case.kind, dict(case.sizes), dict(case.fills), stored),
         {name: shelf.put(array) for name, array in answer.outputs.items()},
-        {name: _words(floor, FloorWords) for name, floor in answer.floors.items()},
+        dict(answer.floors),
         {name: tuple(shape) for name, shape in answer.shapes.items()},
         {name: tuple(shape) for name, shape in (shapes or {}).items()},
     )
@@ -334,16 +288,14 @@ def restore_part(
     check_entries(place, record.files)
     spec, plan = asked
     arrays = dict(StoredArrays(folder / ANSWERS))
-    legs = tuple(Leg(**_fields(leg)) for leg in record.legs)
-    verdict = Verdict(spec, plan, legs, tuple(map(_finding, record.findings)), record.origin)
+    verdict = Verdict(spec, plan, tuple(record.legs), tuple(map(_finding, record.findings)), record.origin)
     blank.kept += [(_case(one, arrays), _answer(one, arrays)) for one in record.kept]
     blank.recorded += [
         Recorded(_case(one, arrays), _answer(one, arrays), one.shapes) for one in record.recorded
     ]
     blank.omitted += record.omitted
-    attention = tuple(AttentionSite(**_fields(site)) for site in record.attention)
     graph = _graph(record.graph, place)
-    return ProvenPart(part, graph, verdict, blank, tuple(record.steps), attention=attention)
+    return ProvenPart(part, graph, verdict, blank, tuple(record.steps), attention=tuple(record.attention))
 
 
 def _fields(words: msgspec.Struct) -> dict[str, Any]:
@@ -351,9 +303,7 @@ def _fields(words: msgspec.Struct) -> dict[str, Any]:
 
 
 def _finding(words: FindingWords) -> Finding:
-    numbers = None if words.numbers is None else Numbers(**_fields(words.numbers))
-    floor = None if words.floor is None else Floor(**_fields(words.floor))
-    return Finding(**(_fields(words) | {"numbers": numbers, "floor": floor}))
+    return Finding(**_fields(words))
 
 
 def _graph(words: GraphWords, place: Path) -> Graph:
@@ -368,5 +318,4 @@ def _case(words: AnsweredWords, arrays: Mapping[str, np.ndarray]) -> Case:
 
 def _answer(words: AnsweredWords, arrays: Mapping[str, np.ndarray]) -> Answer:
     outputs = {name: arrays[key] for name, key in words.outputs.items()}
-    floors = {name: Floor(**_fields(floor)) for name, floor in words.floors.items()}
-    return Answer(outputs, floors, words.answer_shapes)
+    return Answer(outputs, words.floors, words.answer_shapes)
